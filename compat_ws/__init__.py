@@ -1,0 +1,1 @@
+"""The WebSocket and HTTP APIs of the four-service node, and telephony dialects."""

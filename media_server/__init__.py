@@ -1,0 +1,1 @@
+"""The RTC plane, the process, and the composition root."""

@@ -1,0 +1,1 @@
+"""The conversation: speech detection, turn taking, replies and playout; no web server, no WebRTC."""

@@ -1,0 +1,83 @@
+"""Audio as the pipeline knows it: mono, 16-bit, counted in samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pcm = NDArray[np.int16]
+"""Mono samples, shape ``(samples,)``, full scale at +-32767."""
+
+SPEECH_RATE_HZ = 16_000
+"""The rate of everything that listens: speech detection, turn taking, speech-to-text."""
+
+VOICE_RATE_HZ = 24_000
+"""The rate at which the agent's voice leaves, but for telephony."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """How a transport wants its audio: always mono."""
+
+    rate_hz: int
+    ptime_ms: int = 20
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples in one frame of ``ptime_ms``."""
+        return self.rate_hz * self.ptime_ms // 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioFrame:
+    """One ptime of audio.
+
+    ``pts`` is the index of the first sample on the stream's own axis. ``silent`` is true
+    where the stream has nothing to say, so a transport may send a cached packet or nothing.
+    """
+
+    pcm: Pcm
+    rate_hz: int
+    pts: int
+    silent: bool = False
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self.pcm) / self.rate_hz
+
+
+def silence(samples: int) -> Pcm:
+    """Return ``samples`` zero samples."""
+    return np.zeros(samples, np.int16)
+
+
+def to_int16(audio: NDArray[np.floating]) -> Pcm:
+    """Convert float samples in -1..1 to int16; what lies outside is clipped."""
+    return (np.clip(audio, -1.0, 1.0) * 32767.0).round().astype(np.int16)
+
+
+def to_float32(pcm: Pcm) -> NDArray[np.float32]:
+    """Convert int16 samples to float32 in -1..1."""
+    return pcm.astype(np.float32) / np.float32(32768.0)
+
+
+class Framer:
+    """Cut a stream of any chunking into windows of ``window_samples``, keeping the rest."""
+
+    def __init__(self, window_samples: int) -> None:
+        self.window_samples = window_samples
+        self._rest: Pcm = silence(0)
+
+    def push(self, pcm: Pcm) -> list[Pcm]:
+        """Add samples; return the windows that are now complete, in order."""
+        joined = np.concatenate([self._rest, pcm]) if len(self._rest) else pcm
+        whole = len(joined) // self.window_samples * self.window_samples
+        self._rest = joined[whole:].copy()
+        return [joined[i : i + self.window_samples] for i in range(0, whole, self.window_samples)]
+
+    def reset(self) -> None:
+        """Forget the incomplete window."""
+        self._rest = silence(0)

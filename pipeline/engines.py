@@ -1,0 +1,144 @@
+"""The engine contracts, and how an engine is found by name.
+
+An engine is one file ``pipeline/<kind>/<name>.py`` with two functions:
+
+- ``create(settings) -> engine``: build it, or raise ``EngineUnavailable`` naming the one thing it lacks. May load
+  models and may block: it is called once, off the event loop, at start.
+- ``describe(settings) -> Usable``: say cheaply whether ``create`` would succeed, and why ``auto`` should (not) take it.
+
+An instance is shared by all sessions and keeps no session state. Closing an iterator stops output at once; a
+worker thread may finish its current step, whose result is thrown away.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from .audio import AudioFrame, Pcm
+from .errors import EngineUnavailable
+from .events import Message, Transcript
+
+Kind = Literal["vad", "stt", "llm", "tts", "turn"]
+
+Settings = Mapping[str, str]
+"""An engine's settings: the process's environment (``GROQ_API_KEY``, ``VOCAL_...``); every engine documents its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """What ``vocal-node doctor`` prints of an engine.
+
+    ``lacks`` is the one thing that is missing ("pip install vocal-node[xtts]", "GROQ_API_KEY"), None if usable.
+    ``rank`` orders the usable ones for ``auto``: the highest wins; below 0 is never chosen by itself.
+    ``note`` says what it is or runs on, in a few words.
+    """
+
+    rank: int
+    note: str
+    lacks: str | None = None
+
+
+class SpeechProbability(Protocol):
+    """One session's detector state. ``probability`` takes exactly ``window_samples`` and needs under 1 ms."""
+
+    window_samples: int
+
+    def probability(self, window: Pcm) -> float:
+        """Return the probability (0..1) that these 16 kHz samples hold speech. Blocks under 1 ms."""
+        ...
+
+
+@runtime_checkable
+class VoiceActivityDetector(Protocol):
+    """The shared part of a detector (the model); ``open`` gives one session its own state."""
+
+    def open(self) -> SpeechProbability:
+        """Return fresh state."""
+        ...
+
+
+@runtime_checkable
+class SpeechToText(Protocol):
+    """Turn one utterance into words."""
+
+    def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+        """Yield cumulative transcripts; the end of ``frames`` (16 kHz) is the end of the utterance.
+
+        The last one yielded is final. An utterance without words yields a final empty text. ``language`` is an
+        ISO 639-1 code, or None to detect.
+        """
+        ...
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """Answer a conversation."""
+
+    def complete(self, messages: Sequence[Message]) -> AsyncIterator[str]:
+        """Yield text deltas; ``messages`` begin with the system prompt and end with the user's words."""
+        ...
+
+
+@runtime_checkable
+class TextToSpeech(Protocol):
+    """Speak a clause. ``rate_hz`` is the rate of what ``synthesize`` yields."""
+
+    rate_hz: int
+
+    def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
+        """Yield int16 mono arrays at ``rate_hz`` as they are made. ``voice`` None is the engine's default.
+
+        ``speed`` 1.0 is the voice's own tempo. Unknown voices raise EngineError.
+        """
+        ...
+
+
+@runtime_checkable
+class EndOfTurn(Protocol):
+    """Judge whether the caller has finished. Optional: without one the silence rule alone decides."""
+
+    async def is_complete(self, audio_tail: Pcm, transcript: str) -> float:
+        """Return the probability (0..1) that the turn is over; ``audio_tail`` is up to 8 s at 16 kHz."""
+        ...
+
+
+CONTRACTS: dict[Kind, type[Any]] = {
+    "vad": VoiceActivityDetector,
+    "stt": SpeechToText,
+    "llm": LanguageModel,
+    "tts": TextToSpeech,
+    "turn": EndOfTurn,
+}
+
+
+def module(kind: Kind, name: str) -> ModuleType:
+    """Import the engine's module; a dotted ``name`` is a third party's. Unknown names raise EngineUnavailable."""
+    path = name if "." in name else f"pipeline.{kind}.{name}"
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise EngineUnavailable(f"{kind} engine {name!r} needs the Python package {error.name!r}") from error
+        raise EngineUnavailable(
+            f"there is no {kind} engine named {name!r}; known: {', '.join(names(kind))}"
+        ) from error
+
+
+def load(kind: Kind, name: str, settings: Settings) -> Any:
+    """Create the engine ``name``. May block. Raises EngineUnavailable, which names what is missing."""
+    engine = module(kind, name).create(settings)
+    if not isinstance(engine, CONTRACTS[kind]):
+        raise EngineUnavailable(f"{kind} engine {name!r} does not fulfil {CONTRACTS[kind].__name__}")
+    return engine
+
+
+def names(kind: Kind) -> list[str]:
+    """Return the names of the engines of this kind that ship with Vocal Node, sorted."""
+    import pkgutil
+
+    package = importlib.import_module(f"pipeline.{kind}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))

@@ -1,0 +1,1 @@
+"""Language models, one file each; the module's name is the engine's name."""

@@ -1,0 +1,1 @@
+"""How a peer gets in: offers, trickle, WHIP, ICE servers, keys, and the data channel's messages."""

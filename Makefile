@@ -1,0 +1,51 @@
+# make run   set up on a machine that has only Python 3.11 and make, and start
+# make test  the same for the whole test suite: ruff, mypy, pytest
+#
+# PYTHON names another interpreter; everything else is the environment's or .env's (VOCAL_PORT=9000 make run).
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(name) 2>/dev/null)))
+ARGS ?=
+
+# A stamp for exactly these requirements: a second start runs no pip at all.
+KEY := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
+BASE := $(VENV)/base-$(KEY)
+DEV := $(VENV)/dev-$(KEY)
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install --quiet
+
+.PHONY: run test lint pytest install install-dev clean
+.DEFAULT_GOAL := run
+
+run: $(BASE)
+	@exec $(VENV)/bin/python -m media_server serve $(ARGS)
+
+test: lint pytest
+
+lint: $(DEV)
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy
+
+pytest: $(DEV)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+install: $(BASE)
+install-dev: $(DEV)
+
+$(BASE): | $(VENV)/bin/python
+	@echo "installing Vocal Node into $(VENV); this takes a minute or two, once"
+	@$(PIP) --editable .
+	@rm -f $(VENV)/base-* && touch $@
+
+$(DEV): | $(VENV)/bin/python
+	@echo "installing Vocal Node and its tests' tools into $(VENV), once"
+	@$(PIP) --editable '.[dev]'
+	@rm -f $(VENV)/base-* $(VENV)/dev-* && touch $@ $(BASE)
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python found: install Python 3.11 or newer, or name one: make run PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), but Vocal Node needs Python 3.11 or newer: make run PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: $(PYTHON) cannot create a virtual environment: install its venv module (on Debian: apt install python3-venv)" >&2; exit 1; }
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

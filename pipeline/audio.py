@@ -56,7 +56,8 @@ def silence(samples: int) -> Pcm:
 
 def to_int16(audio: NDArray[np.floating]) -> Pcm:
     """Convert float samples in -1..1 to int16; what lies outside is clipped."""
-    return (np.clip(audio, -1.0, 1.0) * 32767.0).round().astype(np.int16)
+    scaled: Pcm = (np.clip(audio, -1.0, 1.0) * 32767.0).round().astype(np.int16)
+    return scaled
 
 
 def to_float32(pcm: Pcm) -> NDArray[np.float32]:

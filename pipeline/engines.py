@@ -106,6 +106,17 @@ class EndOfTurn(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The engines a session uses, shared with all others."""
+
+    vad: VoiceActivityDetector
+    stt: SpeechToText
+    llm: LanguageModel
+    tts: TextToSpeech
+    turn: EndOfTurn | None = None
+
+
 CONTRACTS: dict[Kind, type[Any]] = {
     "vad": VoiceActivityDetector,
     "stt": SpeechToText,

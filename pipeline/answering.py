@@ -1,0 +1,161 @@
+"""The agent's half of a session: replies are prepared, released, held, resumed, interrupted.
+
+At most one reply exists. Barge-in is one synchronous block (``interrupt``): clear the playout, cancel the reply's task,
+commit what was heard, tell. No await lies in it, hence no window in which a stale frame could leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from .agents import Agent
+from .engines import Engines
+from .events import (
+    EngineFailed,
+    Event,
+    ReplyAudioStarted,
+    ReplyClauseStarted,
+    ReplyFinished,
+    ReplyInterrupted,
+)
+from .history import History
+from .playout import Playout, PlayoutListener
+from .reply import Patience, Reply, StageFailed
+from .tasks import cancel_and_wait
+from .writer import Writer
+
+log = logging.getLogger(__name__)
+
+
+class Answering:
+    """Own the reply, its task and the history. ``ended(reply, heard, interrupted)`` follows each terminal event."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        engines: Engines,
+        playout: Playout,
+        history: History,
+        patience: Patience,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.playout = playout
+        self.history = history
+        self.ended: Callable[[Reply, str, bool], None] = lambda reply, heard, interrupted: None
+        self.audible: Callable[[], None] = lambda: None
+        self.revoked_replies = 0
+        self._agent = agent
+        self._engines = engines
+        self._patience = patience
+        self._emit = emit
+        self._number = 0
+        self._reply: Reply | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        playout.listener = PlayoutListener(self._audio_started, self._clause_started, self._drained)
+
+    def prepare(self, user: str) -> Reply:
+        """Start an answer to ``user``, held; nothing of it shows until it is released."""
+        self.revoke()
+        prompt = self.history.prompt(user)
+        return self._start(user, lambda: self._engines.llm.complete(prompt))
+
+    def revoke(self) -> None:
+        """Throw the prepared reply away, as if it had never been."""
+        if self._reply is not None and not self._reply.released:
+            self.revoked_replies += 1
+            self._drop()
+
+    def answer(self, user: str, *, speech_end_s: float, endpoint_s: float, stt_s: float | None) -> None:
+        """The turn is over: release the reply prepared for these words, or start one. Times are the timeline's."""
+        reply = self._reply
+        if reply is None or reply.user != user:
+            reply = self.prepare(user)
+        self.history.commit_user(user)
+        reply.timeline.begin(speech_end_s, endpoint_s, stt_s)
+        reply.release()
+
+    def say(self, text: str) -> None:
+        """Speak a given text (a greeting) without asking the model."""
+        self._start("", lambda: _one(text)).release()
+
+    def hold(self) -> None:
+        """Pause: the caller may be taking the floor."""
+        if self._reply is not None:
+            self._reply.writer.hold()
+
+    def resume(self) -> None:
+        """Go on where it was held."""
+        if self._reply is not None and self._reply.released:
+            self._reply.writer.release()
+
+    def interrupt(self) -> None:
+        """Take the floor from the agent. Synchronous: when it returns, the next frame is silent."""
+        self.revoke()
+        reply = self._drop()
+        if reply is not None:
+            self._end(reply, ReplyInterrupted(reply.number, reply.writer.heard()))
+
+    async def close(self) -> None:
+        """Interrupt, and wait until no task is left."""
+        self.interrupt()
+        await cancel_and_wait(*self._tasks)
+        self.playout.listener = None
+
+    def _start(self, user: str, think: Callable[[], AsyncIterator[str]]) -> Reply:
+        self._number += 1
+        writer = self.playout.open(self._number, rate_hz=self._engines.tts.rate_hz, held=True)
+        reply = self._reply = Reply(user, writer, self._emit)
+        reply.task = asyncio.create_task(self._run(reply, think), name=f"reply {reply.number}")
+        self._tasks.add(reply.task)
+        reply.task.add_done_callback(self._tasks.discard)
+        return reply
+
+    async def _run(self, reply: Reply, think: Callable[[], AsyncIterator[str]]) -> None:
+        try:
+            await reply.run(think, self._engines.tts, self._agent, self._patience)
+        except StageFailed as failure:
+            log.warning("reply %d: %s failed: %s", reply.number, failure.stage, failure, exc_info=failure.__cause__)
+            self._fail(reply, failure)
+
+    def _fail(self, reply: Reply, failure: StageFailed) -> None:
+        """End the reply at once. One that was only prepared goes quietly: the turn's end will try again."""
+        if reply is not self._reply:
+            return
+        reply.task = None
+        self._drop()
+        if reply.released:
+            self._end(reply, EngineFailed(failure.stage, str(failure), reply.number))
+
+    def _drop(self) -> Reply | None:
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            self.playout.clear()
+            if reply.task is not None:
+                reply.task.cancel()
+        return reply
+
+    def _end(self, reply: Reply, event: ReplyInterrupted | ReplyFinished | EngineFailed) -> None:
+        heard = reply.writer.heard()
+        self.history.commit_heard(heard)
+        self._emit(event)
+        self.ended(reply, heard, not isinstance(event, ReplyFinished))
+
+    def _audio_started(self, writer: Writer) -> None:
+        if self._reply is not None and writer is self._reply.writer:
+            self._reply.timeline.mark("first_audio", asyncio.get_running_loop().time())
+            self._emit(ReplyAudioStarted(writer.reply))
+            self.audible()
+
+    def _clause_started(self, writer: Writer, text: str) -> None:
+        self._emit(ReplyClauseStarted(writer.reply, text))
+
+    def _drained(self, writer: Writer) -> None:
+        if self._reply is not None and writer is self._reply.writer:
+            reply, self._reply = self._reply, None
+            self._end(reply, ReplyFinished(reply.number, writer.heard()))
+
+
+async def _one(text: str) -> AsyncIterator[str]:
+    yield text

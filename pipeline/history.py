@@ -1,0 +1,45 @@
+"""What was said, as the next answer may rely on it: the agent's part is only what was heard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .events import Message
+
+MAX_MESSAGES = 200
+
+
+class History:
+    """Messages that alternate between caller and agent, the latest ``max_messages`` of them."""
+
+    def __init__(self, system_prompt: str, max_messages: int = MAX_MESSAGES) -> None:
+        self._system = Message("system", system_prompt)
+        self._messages: list[Message] = []
+        self._max_messages = max_messages
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The conversation so far, without the system prompt."""
+        return tuple(self._messages)
+
+    def prompt(self, user: str) -> list[Message]:
+        """Return what to ask the model if the caller's turn is ``user``. Commits nothing."""
+        return [self._system, *_joined(self._messages, Message("user", user))]
+
+    def commit_user(self, text: str) -> None:
+        """Add the caller's words; joined to their last ones if the agent was not heard in between."""
+        self._commit(Message("user", text))
+
+    def commit_heard(self, text: str) -> None:
+        """Add what was heard of a reply; nothing if nothing was."""
+        if text:
+            self._commit(Message("assistant", text))
+
+    def _commit(self, message: Message) -> None:
+        self._messages = _joined(self._messages, message)[-self._max_messages :]
+
+
+def _joined(messages: Sequence[Message], message: Message) -> list[Message]:
+    if messages and messages[-1].role == message.role:
+        return [*messages[:-1], Message(message.role, f"{messages[-1].text} {message.text}")]
+    return [*messages, message]

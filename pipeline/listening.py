@@ -1,0 +1,120 @@
+"""The caller's half of a session: their audio becomes speech events and the running turn's words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .audio import Pcm
+from .engines import EndOfTurn, Engines
+from .errors import EngineError
+from .events import SpeechEnded, SpeechStarted
+from .speech import Ear, SpeechSettings
+from .tasks import cancel_and_wait
+from .utterance import Utterance
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningListener:
+    """What listening tells, synchronously."""
+
+    words: Callable[[str, bool], None]
+    """The turn's words so far, and whether every utterance of it is final."""
+    completeness: Callable[[float], None]
+    """The end-of-turn engine's judgment of these words."""
+    failed: Callable[[Literal["stt", "turn"], str], None]
+    """A stage failed; the turn goes on with the words there are."""
+
+
+class Listening:
+    """Own the ear and the utterances of the running turn."""
+
+    def __init__(
+        self,
+        engines: Engines,
+        settings: SpeechSettings,
+        language: str | None,
+        patience_s: float,
+        listener: ListeningListener,
+    ) -> None:
+        self.ear = Ear(engines.vad.open(), settings)
+        self._engines = engines
+        self._language = language
+        self._patience_s = patience_s
+        self._listener = listener
+        self._utterances: list[Utterance] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: Utterance | None = None
+
+    @property
+    def language(self) -> str | None:
+        """The language of the running turn, where speech-to-text told it."""
+        return next((u.transcript.language for u in reversed(self._utterances) if u.transcript.language), None)
+
+    def push(self, pcm: Pcm) -> list[SpeechStarted | SpeechEnded]:
+        """Hear more of the caller."""
+        if self._open is not None:
+            self._open.feed(pcm)
+        return self.ear.push(pcm)
+
+    def start(self, from_samples: int) -> None:
+        """Transcribe a new utterance of this turn, from the sample on (as far back as it is kept)."""
+        utterance = Utterance(from_samples, self._patience_s, self._changed, self._stt_failed)
+        utterance.feed(self.ear.tail.since(from_samples))
+        self._utterances.append(utterance)
+        self._open = utterance
+        self._own(utterance.run(self._engines.stt, self._language), "utterance")
+
+    def end(self) -> None:
+        """The open utterance's audio is complete."""
+        if self._open is not None:
+            self._open.end()
+            self._open = None
+
+    def judge(self, text: str) -> None:
+        """Ask the end-of-turn engine, if there is one, about the words so far."""
+        if self._engines.turn is not None:
+            self._own(self._judge(self._engines.turn, text), "end of turn")
+
+    def forget(self) -> None:
+        """The turn was answered or was nothing: running work on it is canceled."""
+        self._open = None
+        self._utterances.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    async def close(self) -> None:
+        """End all work and wait for it."""
+        self.forget()
+        await cancel_and_wait(*self._tasks)
+
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _words(self) -> str:
+        return " ".join(u.transcript.text for u in self._utterances if u.transcript.text)
+
+    def _changed(self) -> None:
+        self._listener.words(self._words(), all(u.transcript.final for u in self._utterances))
+
+    def _stt_failed(self, message: str) -> None:
+        self._listener.failed("stt", message)
+
+    async def _judge(self, turn: EndOfTurn, text: str) -> None:
+        try:
+            probability = await turn.is_complete(self.ear.tail.since(0), text)
+        except EngineError as error:
+            self._listener.failed("turn", str(error))
+        except Exception as error:
+            log.exception("end-of-turn engine raised")
+            self._listener.failed("turn", f"{type(error).__name__}: {error}")
+        else:
+            if text == self._words():
+                self._listener.completeness(probability)

@@ -1,0 +1,93 @@
+"""From a model's deltas to clauses a voice can speak.
+
+A first clause is cut early, at a comma if it is long enough, so that speech can start; later ones are whole sentences,
+so that prosody holds. What cannot be spoken (markup, code blocks, emoji, bare links' addresses) is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+FIRST_CLAUSE_CHARS = 24
+"""The first clause may end at a comma from this length on."""
+MAX_CLAUSE_CHARS = 240
+
+_SENTENCE_END = re.compile(r"[.!?…]+[\"')\]”’]*(?=\s)|[。！？]+|\n+")
+_CLAUSE_END = re.compile(r"[,;:–—](?=\s)|[，；：、]")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|etc|e\.g|i\.e|approx|Nr|z\.B|bzw|No)|\b[A-Z])\.$|^\s*\d{1,3}\.$"
+)
+_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+_ADDRESS = re.compile(r"https?://\S+")
+_MARKUP = re.compile(r"[*_`~#>|]+|^\s*[-•]\s+", re.MULTILINE)
+_SPACE = re.compile(r"\s+")
+
+
+class ClauseSplitter:
+    """Deltas in, clauses out."""
+
+    def __init__(self) -> None:
+        self._buffer = ""
+        self._first = True
+        self._in_code = False
+
+    def push(self, delta: str) -> list[str]:
+        """Add text; return the clauses that are now complete."""
+        self._buffer += delta
+        clauses: list[str] = []
+        while (end := self._cut()) is not None:
+            raw, self._buffer = self._buffer[:end], self._buffer[end:].lstrip(" ")
+            clauses += self._clause(raw)
+        return clauses
+
+    def flush(self) -> list[str]:
+        """The text is complete: return the rest, if it can be spoken."""
+        raw, self._buffer = self._buffer, ""
+        return self._clause(raw)
+
+    def _clause(self, raw: str) -> list[str]:
+        spoken = speakable(self._without_code(raw))
+        if spoken:
+            self._first = False
+        return [spoken] if spoken else []
+
+    def _cut(self) -> int | None:
+        for match in _SENTENCE_END.finditer(self._buffer):
+            if not _ABBREVIATION.search(self._buffer[: match.end()]):
+                return match.end()
+        if self._first:
+            for match in _CLAUSE_END.finditer(self._buffer):
+                if match.end() >= FIRST_CLAUSE_CHARS:
+                    return match.end()
+        return self._cut_long()
+
+    def _cut_long(self) -> int | None:
+        if len(self._buffer) <= MAX_CLAUSE_CHARS:
+            return None
+        ends = [m.end() for m in _CLAUSE_END.finditer(self._buffer, 0, MAX_CLAUSE_CHARS)]
+        space = self._buffer.rfind(" ", 1, MAX_CLAUSE_CHARS)
+        return ends[-1] if ends else space if space > 0 else MAX_CLAUSE_CHARS
+
+    def _without_code(self, raw: str) -> str:
+        """Drop what stands between code fences, also when a fence opens in one clause and closes in another."""
+        kept: list[str] = []
+        for i, part in enumerate(raw.split("```")):
+            self._in_code ^= i > 0
+            if not self._in_code:
+                kept.append(part)
+        return " ".join(kept)
+
+
+def speakable(text: str) -> str:
+    """Return what a voice should say of ``text``; empty if nothing in it can be said."""
+    text = _ADDRESS.sub(" ", _LINK.sub(r"\1", text))
+    text = _MARKUP.sub("", text)
+    text = "".join(" " if _unspeakable(char) else char for char in text)
+    text = _SPACE.sub(" ", text).strip()
+    return text if any(char.isalnum() for char in text) else ""
+
+
+def _unspeakable(char: str) -> bool:
+    """Emoji, control characters and their joiners."""
+    return unicodedata.category(char) in ("So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn") and char not in "°"

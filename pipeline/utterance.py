@@ -1,0 +1,92 @@
+"""One speech burst on its way to words: a bounded queue of audio, one task, a cumulative transcript."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from .audio import SPEECH_RATE_HZ, AudioFrame, Pcm
+from .engines import SpeechToText
+from .errors import EngineError
+from .events import Transcript
+from .tasks import closing
+
+log = logging.getLogger(__name__)
+
+QUEUE_FRAMES = 4096
+"""Frames an engine may fall behind by, about 80 s at 20 ms; more are dropped and counted."""
+
+
+class Utterance:
+    """Feed it audio, read ``text`` and ``final``; ``changed`` is called at each new hypothesis, ``failed`` on failure.
+
+    After ``end()`` the engine has ``timeout_s`` for its final words; what it said so far stands if it fails.
+    """
+
+    def __init__(
+        self,
+        from_samples: int,
+        timeout_s: float,
+        changed: Callable[[], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self.transcript = Transcript("", final=False)
+        self.dropped_frames = 0
+        self._at_samples = from_samples
+        self._timeout_s = timeout_s
+        self._changed = changed
+        self._failed = failed
+        self._audio: asyncio.Queue[AudioFrame | None] = asyncio.Queue(QUEUE_FRAMES)
+        self._ended = False
+        self._deadline: asyncio.Timeout | None = None
+
+    def feed(self, pcm: Pcm) -> None:
+        """Add 16 kHz audio. Never blocks."""
+        frame = AudioFrame(pcm, SPEECH_RATE_HZ, self._at_samples)
+        self._at_samples += len(pcm)
+        if self._audio.qsize() >= QUEUE_FRAMES - 1:
+            self.dropped_frames += 1
+        else:
+            self._audio.put_nowait(frame)
+
+    def end(self) -> None:
+        """The audio is complete; final words are due within the time limit."""
+        self._audio.put_nowait(None)
+        self._ended = True
+        self._limit_if_running()
+
+    def _limit_if_running(self) -> None:
+        if self._deadline is not None and self._ended:
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
+
+    async def run(self, stt: SpeechToText, language: str | None) -> None:
+        """Transcribe until the words are final. Raises nothing but CancelledError."""
+        try:
+            async with asyncio.timeout(None) as self._deadline:
+                self._limit_if_running()
+                await self._transcribe(stt, language)
+        except TimeoutError:
+            self._failed(f"no transcript within {self._timeout_s:g} s of the utterance's end")
+        except EngineError as error:
+            self._failed(str(error))
+        except Exception as error:
+            log.exception("speech-to-text raised")
+            self._failed(f"{type(error).__name__}: {error}")
+        finally:
+            self._deadline = None
+        self._update(Transcript(self.transcript.text, True, self.transcript.language))
+
+    async def _transcribe(self, stt: SpeechToText, language: str | None) -> None:
+        async with closing(stt.transcribe(self._frames(), language)) as transcripts:
+            async for transcript in transcripts:
+                self._update(Transcript(transcript.text, False, transcript.language))
+
+    def _update(self, transcript: Transcript) -> None:
+        if transcript != self.transcript:
+            self.transcript = transcript
+            self._changed()
+
+    async def _frames(self) -> AsyncIterator[AudioFrame]:
+        while (frame := await self._audio.get()) is not None:
+            yield frame

@@ -1,0 +1,117 @@
+"""What the environment and ``.env`` say, checked once, at start.
+
+Each field is the variable ``VOCAL_`` + its name in capitals. The environment wins over ``.env``, and the command
+line over both. Engines read their own settings (keys, URLs, model names) from the same mapping, `Config.settings`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+PREFIX = "VOCAL_"
+SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")
+
+
+class ConfigError(Exception):
+    """Say in one line per fault which variable is wrong, its value (never a secret's) and what is allowed."""
+
+
+def _split(value: Any) -> Any:
+    return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+IceUrl = Annotated[str, Field(pattern=r"^(stun|stuns|turn|turns):[^\s@]+$")]
+Engine = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")]
+
+
+class Config(BaseModel):
+    """The process's configuration: frozen; a field's description is what an error says is allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="a port from 0 (any free one) to 65535")
+    insecure: bool = Field(False, description="1 or 0; 1 serves other machines without a key")
+    api_keys: Words = Field((), repr=False, description="keys, separated by commas")
+    origins: Words = Field((), description="origins such as https://example.org, separated by commas")
+
+    ice_servers: Annotated[tuple[IceUrl, ...], BeforeValidator(_split)] = Field(
+        (), description="stun: and turn: URLs, separated by commas"
+    )
+    turn_secret: str = Field("", repr=False, description="the secret shared with the TURN server")
+    turn_ttl_s: int = Field(3600, ge=60, le=604_800, description="seconds from 60 to 604800")
+
+    max_sessions: int = Field(64, ge=1, le=10_000, description="a number of sessions from 1 to 10000")
+    max_loop_lag_ms: float = Field(100.0, ge=1, le=10_000, description="milliseconds from 1 to 10000")
+    drain_s: float = Field(30.0, ge=0, le=86_400, description="seconds from 0 to 86400")
+
+    endpoint_ms: int = Field(400, ge=100, le=5_000, description="milliseconds from 100 to 5000")
+    vad: Engine = Field("auto", description="an engine's name or auto")
+    stt: Engine = Field("auto", description="an engine's name or auto")
+    llm: Engine = Field("auto", description="an engine's name or auto")
+    tts: Engine = Field("auto", description="an engine's name or auto")
+    turn: Engine = Field("auto", description="an engine's name or auto")
+
+    data_dir: Path = Field(Path("data"), description="a folder")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_format: Literal["text", "json"] = Field("text", description="text or json")
+
+    settings: Mapping[str, str] = Field(default_factory=dict, repr=False, description="everything, for the engines")
+
+    @model_validator(mode="after")
+    def _guard_exposure(self) -> Self:
+        if not (is_loopback(self.host) or self.api_keys or self.insecure):
+            raise ValueError(
+                f"VOCAL_HOST={self.host!r} would let other machines in without a key: set VOCAL_API_KEYS, or say "
+                "--insecure (VOCAL_INSECURE=1)"
+            )
+        return self
+
+    def engine_names(self) -> dict[str, str]:
+        """Return the wanted engine (or ``auto``) of each kind."""
+        return {"vad": self.vad, "stt": self.stt, "llm": self.llm, "tts": self.tts, "turn": self.turn}
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def environment(env_file: Path = Path(".env")) -> dict[str, str]:
+    """Return the environment merged over ``.env``; empty variables are as if unset. Reads one file."""
+    merged = {**dotenv_values(env_file), **os.environ} if env_file.is_file() else dict(os.environ)
+    return {name: value for name, value in merged.items() if value}
+
+
+def load(settings: Mapping[str, str]) -> Config:
+    """Check ``settings`` (as of `environment`, command line merged in). Raises ConfigError."""
+    names = [name for name in Config.model_fields if name != "settings"]
+    given: dict[str, Any] = {n: settings[PREFIX + n.upper()] for n in names if settings.get(PREFIX + n.upper())}
+    if "log_level" in given:
+        given["log_level"] = given["log_level"].upper()
+    try:
+        return Config(**given, settings=dict(settings))
+    except ValidationError as error:
+        raise ConfigError("\n".join(dict.fromkeys(_explain(fault, settings) for fault in error.errors()))) from None
+
+
+def _explain(fault: Any, settings: Mapping[str, str]) -> str:
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    name = str(fault["loc"][0])
+    variable = PREFIX + name.upper()
+    shown = "(hidden)" if any(word in variable for word in SECRET) else repr(settings.get(variable))
+    return f"{variable}={shown} is not usable: it must be {Config.model_fields[name].description}"

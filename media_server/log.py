@@ -1,0 +1,58 @@
+"""One line per fact: time, level, logger, session, message; or the same as JSON.
+
+Lifecycle is INFO, the wire is DEBUG. What was said, prompts, keys and tokens never appear above DEBUG.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Literal
+
+SESSION: ContextVar[str] = ContextVar("session", default="-")
+"""The session on whose behalf this task runs. Set it in the task that owns the session: its children inherit it."""
+
+QUIET = ("aioice", "aiortc", "aiohttp.access", "asyncio", "av", "faster_whisper", "huggingface_hub", "httpx", "nltk")
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.123Z INFO  media_server.hub session=3f2a call opened``; a traceback follows, if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        session = SESSION.get()
+        line = f"{_stamp(record)} {record.levelname:<7} {record.name} session={session} {record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, session, message, and error where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON."""
+        fields = {
+            "time": _stamp(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "session": SESSION.get(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> None:
+    """Send every log line to stderr. Libraries that talk about each packet are held to warnings, or INFO at DEBUG."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    quiet = logging.INFO if level == "DEBUG" else logging.WARNING
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(quiet, logging.getLevelName(level)))

@@ -1,0 +1,97 @@
+"""The page's routes: types, headers, caching; and what the page's own files may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient, TestServer
+
+import web as page
+
+Client = TestClient[web.Request, web.Application]
+
+
+def with_page(talk: Callable[[Client], Awaitable[None]]) -> None:
+    """Run ``talk`` with a client of a server that has the page and nothing else."""
+
+    async def main() -> None:
+        app = web.Application()
+        page.add_routes(app)
+        async with TestClient(TestServer(app)) as client:
+            await talk(client)
+
+    asyncio.run(main())
+
+
+def check_headers(response: ClientResponse) -> None:
+    policy = dict(part.strip().split(" ", 1) for part in response.headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == policy["style-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Cache-Control"] == "no-cache"
+    assert response.headers["ETag"]
+
+
+def test_every_file_is_served_with_its_type_and_headers() -> None:
+    types = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+
+    async def talk(client: Client) -> None:
+        for path in page.STATIC.iterdir():
+            url = "/" if path.name == "index.html" else f"/static/{path.name}"
+            response = await client.get(url)
+            assert response.status == 200
+            assert response.content_type == types[path.suffix[1:]]
+            assert await response.read() == path.read_bytes()
+            check_headers(response)
+
+    with_page(talk)
+
+
+def test_who_has_a_file_gets_304_without_it() -> None:
+    async def talk(client: Client) -> None:
+        etag = (await client.get("/static/app.js")).headers["ETag"]
+        for known in (etag, f'W/{etag}, "other"', "*"):
+            again = await client.get("/static/app.js", headers={"If-None-Match": known})
+            assert (again.status, await again.read()) == (304, b"")
+            assert again.headers["ETag"] == etag
+            check_headers(again)
+        old = await client.get("/static/app.js", headers={"If-None-Match": '"an older one"'})
+        assert old.status == 200
+
+    with_page(talk)
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/", "/static/../__init__.py", "/static/%2e%2e%2f__init__.py", "/static/nothing.js"]
+)
+def test_nothing_else_is_served(path: str) -> None:
+    async def talk(client: Client) -> None:
+        response = await client.get(path)
+        assert response.status == 404
+        head = await client.head("/")
+        assert head.status == 200
+        assert (await client.post("/")).status == 405
+
+    with_page(talk)
+
+
+def test_every_module_an_import_names_exists() -> None:
+    for path in page.STATIC.glob("*.js"):
+        for name in re.findall(r'(?:from |import\()"\./([^"]+)"', path.read_text()):
+            assert (page.STATIC / name).is_file(), f"{path.name} imports {name}"
+    for name in re.findall(r'(?:src|href)="static/([^"]+)"', (page.STATIC / "index.html").read_text()):
+        assert (page.STATIC / name).is_file(), f"index.html names {name}"
+
+
+def test_the_page_needs_no_inline_code_no_markup_from_text_and_nothing_from_elsewhere() -> None:
+    html = (page.STATIC / "index.html").read_text()
+    assert not re.search(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", html)
+    for path in page.STATIC.iterdir():
+        text = path.read_text()
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), path.name
+        assert not re.search(r"(?:https?:)?//(?!www\.w3\.org/)[a-z0-9-]+\.[a-z]", text), path.name

@@ -1,0 +1,38 @@
+// What went wrong, in words for the person in front of the page: what happened and what to do.
+
+import { ApiError } from "./api.js";
+
+/** A failure of the call itself, after the server had agreed to it. */
+export class CallError extends Error {}
+
+/** @type {Record<string, string>} by DOMException name */
+const MICROPHONE = {
+  NotAllowedError: "The microphone is blocked. Allow it for this page in your browser's address bar, then try again.",
+  NotFoundError: "No microphone was found. Plug one in, then try again.",
+  NotReadableError: "The microphone is in use by another program. Close that, then try again.",
+};
+
+/** Whether the server wants a key, or another one. @param {unknown} error */
+export function needsKey(error) {
+  return error instanceof ApiError && error.status === 401;
+}
+
+/** Say what happened. @param {unknown} error @returns {string} */
+export function explain(error) {
+  if (error instanceof ApiError) return explainAnswer(error);
+  if (error instanceof CallError) return error.message;
+  if (error instanceof DOMException && error.name in MICROPHONE) return MICROPHONE[error.name];
+  return `Something unexpected happened: ${error instanceof Error ? error.message : String(error)}`;
+}
+
+/** @param {ApiError} error */
+function explainAnswer({ status, message, retryAfterS }) {
+  if (status === 0) return "The server cannot be reached. Is it running, and are you online?";
+  if (status === 401) return "This server asks for an API key.";
+  if (status === 403) return `The server does not accept calls from this page: ${message}`;
+  if (status === 503 || status === 429) {
+    const when = retryAfterS === null ? "in a moment" : `in ${retryAfterS} ${retryAfterS === 1 ? "second" : "seconds"}`;
+    return `All lines are busy. Try again ${when}.`;
+  }
+  return `The server refused the call: ${message}`;
+}

@@ -1,0 +1,35 @@
+// RTVI, the messages on the data channel: {"label": "rtvi-ai", "type", "id", "data"}.
+
+/** @typedef {{type: string, data: Record<string, any>}} Message */
+
+const LABEL = "rtvi-ai";
+const VERSION = "1.0.0";
+
+let sent = 0;
+
+/** Read a message; what is not RTVI is null. @param {unknown} text @returns {Message | null} */
+export function parse(text) {
+  if (typeof text !== "string" || !text.startsWith("{")) return null;
+  try {
+    const { label, type, data } = JSON.parse(text);
+    return label === LABEL && typeof type === "string" ? { type, data: data ?? {} } : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The page listens: the server answers `bot-ready`. */
+export function clientReady() {
+  return format("client-ready", { version: VERSION, about: { library: "vocal-node-page" } });
+}
+
+/** Words typed instead of spoken. @param {string} content */
+export function sendText(content) {
+  return format("send-text", { content, options: { run_immediately: true, audio_response: true } });
+}
+
+/** @param {string} type @param {Record<string, unknown>} data */
+function format(type, data) {
+  sent += 1;
+  return JSON.stringify({ label: LABEL, type, id: String(sent), data });
+}

@@ -22,6 +22,11 @@ export function useKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
+/** Whether a key is sent along. */
+export function hasKey() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
 /** Ask for a call. @returns {Promise<RTCIceServer[]>} the ICE servers to use */
 export async function start() {
   const answer = await request("POST", "start", { enableDefaultIceServers: true, body: {} });

@@ -1,6 +1,6 @@
 // What went wrong, in words for the person in front of the page: what happened and what to do.
 
-import { ApiError } from "./api.js";
+import { ApiError, hasKey } from "./api.js";
 
 /** A failure of the call itself, after the server had agreed to it. */
 export class CallError extends Error {}
@@ -28,7 +28,7 @@ export function explain(error) {
 /** @param {ApiError} error */
 function explainAnswer({ status, message, retryAfterS }) {
   if (status === 0) return "The server cannot be reached. Is it running, and are you online?";
-  if (status === 401) return "This server asks for an API key.";
+  if (status === 401) return hasKey() ? "The server does not know this API key." : "This server asks for an API key.";
   if (status === 403) return `The server does not accept calls from this page: ${message}`;
   if (status === 503 || status === 429) {
     const when = retryAfterS === null ? "in a moment" : `in ${retryAfterS} ${retryAfterS === 1 ? "second" : "seconds"}`;

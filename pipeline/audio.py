@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class AudioFrame:
     where the stream has nothing to say, so a transport may send a cached packet or nothing.
     """
 
-    pcm: Pcm
+    pcm: Pcm = field(repr=False)
     rate_hz: int
     pts: int
     silent: bool = False

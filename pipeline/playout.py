@@ -72,7 +72,7 @@ class Playout:
         """Let the sound that is being heard end in 5 ms instead of a click."""
         if writer.sounding:
             tail = writer.peek(self.format.rate_hz * FADE_MS // 1000)
-            self._fade = (tail * np.linspace(1, 0, len(tail), dtype=np.float32)).astype(np.int16)
+            self._fade = (tail * np.linspace(1, 0, len(tail) + 1, dtype=np.float32)[1:]).astype(np.int16)
 
     def wake(self) -> None:
         """Look again at what there is to play. Called by the writer."""

@@ -141,7 +141,7 @@ class Session:
         for event in heard:
             self._speech(event)
         ear = self._listening.ear
-        self._act(self._turn_taking.received(ear.heard_samples, ear.last_speech_samples))
+        self._act(self._turn_taking.received(ear.heard_samples, ear.last_speech_samples, stirring=ear.stirring))
 
     def _detector_failed(self, error: Exception) -> None:
         """Tell it once: the call lives on typed words."""

@@ -46,16 +46,20 @@ class SpeechSegmenter:
             return self._look_for_end(probability)
         return self._look_for_start(probability, begin)
 
+    @property
+    def stirring(self) -> bool:
+        """Whether the last window sounded like speech that is too short yet to count."""
+        return self._onset_samples is not None and not self.speaking
+
     def _look_for_start(self, probability: float, begin: int) -> SpeechStarted | None:
         if probability < self._settings.start_probability:
             self._onset_samples = None
             return None
         if self._onset_samples is None:
             self._onset_samples = begin
-        self.last_speech_samples = self._at_samples
         if self._at_samples - self._onset_samples < self._settings.min_speech_ms * SAMPLES_PER_MS:
             return None
-        self.speaking = True
+        self.speaking, self.last_speech_samples = True, self._at_samples
         return SpeechStarted(self._onset_samples)
 
     def _look_for_end(self, probability: float) -> SpeechEnded | None:
@@ -115,9 +119,9 @@ class Ear:
         return self._segmenter.last_speech_samples
 
     @property
-    def speaking(self) -> bool:
-        """Whether the caller is speaking, by the detector alone."""
-        return self._segmenter.speaking
+    def stirring(self) -> bool:
+        """Whether speech may have begun just now; known within ``min_speech_ms``."""
+        return self._segmenter.stirring
 
     def push(self, pcm: Pcm) -> list[SpeechStarted | SpeechEnded]:
         """Hear more; return what began or ended. Takes under 1 ms per window."""

@@ -161,11 +161,14 @@ class TurnTaking:
         self._silent_since_samples = at_samples
         return [EndUtterance()]
 
-    def received(self, now_samples: int, last_speech_samples: int) -> list[Action]:
-        """So many samples have been received, and speech last sounded there."""
+    def received(self, now_samples: int, last_speech_samples: int, *, stirring: bool = False) -> list[Action]:
+        """So many samples have been received, and speech last sounded there.
+
+        ``stirring``: the detector suspects speech right now, so a turn must not end in this very moment.
+        """
         if self.caller is Caller.SPEAKING:
             return self._while_speaking(now_samples, last_speech_samples)
-        if self.caller is Caller.PAUSED and not self._words.over:
+        if self.caller is Caller.PAUSED and not self._words.over and not stirring:
             self._words.over = now_samples - self._silent_since_samples >= self._endpoint_samples()
             return self._end_if_over()
         return []

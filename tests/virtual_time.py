@@ -43,13 +43,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` in virtual time; tasks left over are an error."""
+    results: list[T] = []
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(_tidy(main))
+        runner.run(_tidy(main, results))
+    return results[0]
 
 
-async def _tidy(main: Coroutine[Any, Any, T]) -> T:
-    result = await main
+async def _tidy(main: Coroutine[Any, Any, T], results: list[T]) -> None:
+    results.append(await main)
     await asyncio.sleep(0)
     left = [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task()]
     assert not left, f"tasks left behind: {left}"
-    return result

@@ -1,0 +1,118 @@
+"""Engines whose answers are scripted and whose delays run on the loop's clock; they note when they were closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.audio import AudioFrame, Pcm
+from pipeline.engines import Engines
+from pipeline.events import Message, Transcript
+
+RATE_HZ = 24_000
+LOUD = 9_000
+
+
+class LoudnessDetector:
+    """Loud is speech, in windows of 10 ms."""
+
+    window_samples = 160
+
+    def open(self) -> LoudnessDetector:
+        return self
+
+    def probability(self, window: Pcm) -> float:
+        return float(np.abs(window).max() > 1_000)
+
+
+@dataclass
+class FakeStt:
+    """Says ``texts`` one utterance after another, ``delay_s`` after its end; partials word by word as audio comes."""
+
+    texts: Sequence[str] = ("hello there",)
+    delay_s: float = 0.0
+    partials: bool = False
+    fail: Exception | None = None
+    calls: int = 0
+    frames: list[AudioFrame] = field(default_factory=list)
+
+    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+        text = self.texts[self.calls % len(self.texts)]
+        self.calls += 1
+        words = text.split()
+        count = 0
+        async for frame in frames:
+            self.frames.append(frame)
+            count += 1
+            if self.partials and count % 10 == 0 and count // 10 <= len(words):
+                yield Transcript(" ".join(words[: count // 10]), False, language)
+        if self.fail is not None:
+            raise self.fail
+        await asyncio.sleep(self.delay_s)
+        yield Transcript(text, True, language)
+
+
+@dataclass
+class FakeLlm:
+    """Answers ``text`` word by word."""
+
+    text: str = "One two three four. Five six seven eight. Nine ten eleven twelve."
+    ttft_s: float = 0.0
+    per_word_s: float = 0.0
+    fail_after_words: int | None = None
+    hang: bool = False
+    prompts: list[list[Message]] = field(default_factory=list)
+    closed: int = 0
+
+    async def complete(self, messages: Sequence[Message]) -> AsyncIterator[str]:
+        self.prompts.append(list(messages))
+        try:
+            await asyncio.sleep(self.ttft_s)
+            if self.hang:
+                await asyncio.Event().wait()
+            for i, word in enumerate(self.text.split()):
+                if i == self.fail_after_words:
+                    raise RuntimeError("the model fell over")
+                yield word + " "
+                await asyncio.sleep(self.per_word_s)
+        finally:
+            self.closed += 1
+
+
+@dataclass
+class FakeTts:
+    """Speaks ``s_per_word`` of a loud constant per word, in pieces of 100 ms, ``rtf`` of real time each."""
+
+    ttfb_s: float = 0.0
+    rtf: float = 0.0
+    s_per_word: float = 0.25
+    fail_after_s: float | None = None
+    silent: bool = False
+    rate_hz: int = RATE_HZ
+    calls: list[str] = field(default_factory=list)
+    closed: int = 0
+
+    async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
+        self.calls.append(clause)
+        try:
+            await asyncio.sleep(self.ttfb_s)
+            left_s = 0.0 if self.silent else len(clause.split()) * self.s_per_word
+            said_s = 0.0
+            while left_s > 1e-9:
+                if self.fail_after_s is not None and said_s >= self.fail_after_s:
+                    raise RuntimeError("the voice broke")
+                piece_s = min(0.1, left_s)
+                await asyncio.sleep(piece_s * self.rtf)
+                yield np.full(round(piece_s * self.rate_hz), LOUD, np.int16)
+                left_s -= piece_s
+                said_s += piece_s
+        finally:
+            self.closed += 1
+
+
+def engines(stt: FakeStt | None = None, llm: FakeLlm | None = None, tts: FakeTts | None = None) -> Engines:
+    """Bundle fakes; those not given answer at once."""
+    return Engines(LoudnessDetector(), stt or FakeStt(), llm or FakeLlm(), tts or FakeTts())

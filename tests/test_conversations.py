@@ -1,0 +1,261 @@
+"""Whole conversations in virtual time, with exact latencies, and sweeps over every 10 ms of a reply."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pipeline.agents import Agent
+from pipeline.events import (
+    EngineFailed,
+    ReplyAudioStarted,
+    ReplyClauseStarted,
+    ReplyFinished,
+    ReplyInterrupted,
+    ReplyStarted,
+    ReplyText,
+    SpeechStarted,
+    TranscriptUpdated,
+    TurnEnded,
+    TurnMeasured,
+)
+from pipeline.reply import Patience
+from pipeline.session import Session, SessionSettings
+from pipeline.speech import SpeechSettings
+from pipeline.turn_taking import TurnSettings
+
+from .fakes import FakeLlm, FakeStt, FakeTts, engines
+from .script import FRAME_MS, conversation, play
+
+SETTINGS = SessionSettings(SpeechSettings(pause_ms=100), TurnSettings(endpoint_ms=200))
+ANSWER = FakeLlm().text
+
+
+def test_a_turn_is_answered_the_moment_the_silence_rule_fires() -> None:
+    played = play("." * 10 + "#" * 30 + "." * 200, settings=SETTINGS)
+    speech_end_ms = 40 * FRAME_MS
+    assert played.at(TurnEnded) == speech_end_ms + 200
+    assert played.at(ReplyAudioStarted) == speech_end_ms + 200
+    assert played.all(TurnEnded) == [TurnEnded(1, "hello there")]
+    assert played.all(ReplyFinished) == [ReplyFinished(1, ANSWER)]
+    assert [(m.role, m.text) for m in played.history] == [("user", "hello there"), ("assistant", ANSWER)]
+    [measured] = played.all(TurnMeasured)
+    assert (measured.endpoint_ms, measured.first_audio_ms, measured.interrupted) == (200, 200, False)
+    assert measured.stt_ms == measured.ttft_ms == measured.ttfb_ms == 100
+
+
+def test_engines_work_behind_the_silence_that_is_waited_out_anyway() -> None:
+    slow = engines(FakeStt(delay_s=0.03), FakeLlm(ttft_s=0.03, per_word_s=0.001), FakeTts(ttfb_s=0.02))
+    played = play("#" * 30 + "." * 100, slow, settings=SETTINGS)
+    assert played.at(ReplyAudioStarted) - 600 == 200
+    slower = engines(FakeStt(delay_s=0.04), FakeLlm(ttft_s=0.12), FakeTts(ttfb_s=0.09))
+    played = play("#" * 30 + "." * 100, slower, settings=SETTINGS)
+    assert played.at(ReplyAudioStarted) - 600 == 100 + 40 + 120 + 90
+    [measured] = played.all(TurnMeasured)
+    assert (measured.stt_ms, measured.ttft_ms, measured.ttfb_ms, measured.first_audio_ms) == (140, 260, 350, 350)
+
+
+def test_a_caller_who_goes_on_revokes_what_was_prepared() -> None:
+    llm, stt = FakeLlm(), FakeStt(texts=("hello", "my friend"))
+    played = play("#" * 30 + "." * 8 + "#" * 30 + "." * 100, engines(stt, llm), settings=SETTINGS)
+    assert [m[-1].text for m in llm.prompts] == ["hello", "hello my friend"]
+    assert played.all(TurnEnded) == [TurnEnded(1, "hello my friend")]
+    assert played.all(ReplyStarted) == [ReplyStarted(2)]
+    assert min(played.audible()) >= (68 * FRAME_MS) + 200
+    assert played.session is not None and played.session.revoked_replies == 1
+
+
+def test_a_prepared_reply_is_kept_if_the_words_did_not_change() -> None:
+    llm, stt = FakeLlm(), FakeStt(texts=("hello", ""))
+    played = play("#" * 30 + "." * 8 + "#" * 10 + "." * 100, engines(stt, llm), settings=SETTINGS)
+    assert len(llm.prompts) == 1
+    assert played.all(TurnEnded) == [TurnEnded(1, "hello")]
+    assert played.at(ReplyAudioStarted) == 48 * FRAME_MS + 200
+
+
+def test_noise_without_words_is_no_turn() -> None:
+    played = play("#" * 10 + "." * 100, engines(FakeStt(texts=("",))), settings=SETTINGS)
+    assert played.all(TurnEnded) == [] and played.audible() == []
+
+
+def test_words_that_come_late_end_the_turn_when_they_come() -> None:
+    played = play("#" * 30 + "." * 100, engines(FakeStt(delay_s=0.5)), settings=SETTINGS)
+    assert played.at(ReplyAudioStarted) == 600 + 100 + 500
+    assert played.all(TranscriptUpdated)[-1] == TranscriptUpdated("hello there", True, "en")
+
+
+BARGE_IN = "#" * 30 + "." * 60 + "#" * 30 + "." * 300
+
+
+def test_barge_in_is_silent_within_80_ms_and_takes_the_floor() -> None:
+    played = play(BARGE_IN, engines(FakeStt(texts=("tell me", "stop"))), settings=SETTINGS)
+    onset_ms = 90 * FRAME_MS
+    held = [ms for ms in played.audible() if onset_ms < ms < onset_ms + 600]
+    assert max(held) <= onset_ms + 80 + 20
+    [cut] = played.all(ReplyInterrupted)
+    assert cut.reply == 1 and ANSWER.startswith(cut.heard) and cut.heard
+    assert [m.role for m in played.history] == ["user", "assistant", "user", "assistant"]
+    assert played.history[1].text == cut.heard
+    assert played.all(ReplyFinished) == [ReplyFinished(2, ANSWER)]
+
+
+def test_a_cough_costs_the_agent_nothing() -> None:
+    cough = play("#" * 30 + "." * 60 + "#" * 5 + "." * 300, settings=SETTINGS)
+    plain = play("#" * 30 + "." * 365, settings=SETTINGS)
+    assert cough.all(ReplyInterrupted) == [] and cough.all(ReplyFinished) == [ReplyFinished(1, ANSWER)]
+    assert _loud(cough) == _loud(plain), "not a sample is lost"
+
+
+def _loud(played: object) -> int:
+    return sum(int((frame.pcm == 9_000).sum()) for _, frame in played.frames)  # type: ignore[attr-defined]
+
+
+def test_interruptions_can_be_switched_off_and_what_was_said_meanwhile_is_the_next_turn() -> None:
+    agent = Agent("a", "A", allow_interruptions=False)
+    tail = engines(FakeStt(texts=("tell me", "and more")))
+    played = play("#" * 30 + "." * 60 + "#" * 150 + "." * 200, tail, settings=SETTINGS, agent=agent)
+    assert played.all(ReplyInterrupted) == []
+    assert [e.text for e in played.all(TurnEnded)] == ["tell me", "and more"]
+
+
+def test_typed_words_interrupt_and_are_answered() -> None:
+    played = play("." * 300, settings=SETTINGS, at=(100, lambda s: s.push_text("typed")))
+    assert played.at(ReplyAudioStarted) == 100
+    assert played.history[0].text == "typed"
+
+
+def test_a_greeting_is_spoken_and_remembered() -> None:
+    played = play("." * 200, settings=SETTINGS, agent=Agent("a", "A", greeting="Hello there."))
+    assert played.all(ReplyFinished) == [ReplyFinished(1, "Hello there.")]
+    assert played.all(TurnMeasured) == [] and played.history[0].role == "assistant"
+
+
+def test_events_of_a_reply_come_in_the_order_of_what_happens() -> None:
+    played = play("#" * 30 + "." * 300, engines(llm=FakeLlm("Hi you. Bye.")), settings=SETTINGS)
+    names = [n for n in played.names() if n.startswith("Reply")]
+    assert names[0] == "ReplyStarted" and names[-1] == "ReplyFinished"
+    assert [e.text for e in played.all(ReplyClauseStarted)] == ["Hi you.", "Bye."]
+    assert "".join(e.text for e in played.all(ReplyText)) == "Hi you. Bye. "
+    assert played.all(ReplyText)[-1].final
+
+
+@pytest.mark.parametrize("at_ms", range(0, 4200, 10))
+def test_interrupt_at_every_10_ms_of_a_reply(at_ms: int) -> None:
+    """From the first prepared work to after the end: never a stale frame, never two ends, heard is a prefix."""
+    llm, tts = FakeLlm(ttft_s=0.05, per_word_s=0.02), FakeTts(ttfb_s=0.05, rtf=0.3)
+    when = 600 + at_ms + 1
+    played = play("#" * 30 + "." * 260, engines(llm=llm, tts=tts), settings=SETTINGS, at=(when, Session.interrupt))
+    late = [ms for ms, f in played.frames if not f.silent and ms > when and (f.pcm == 9_000).any()]
+    cut = played.all(ReplyInterrupted)
+    if cut:
+        assert late == []
+        assert ANSWER.startswith(cut[0].heard)
+        assert cut[0].heard == (played.history[-1].text if played.history[-1].role == "assistant" else "")
+    else:
+        assert len(played.all(ReplyFinished)) == 1 or not played.all(ReplyStarted)
+    assert llm.closed == len(llm.prompts) and tts.closed == len(tts.calls)
+
+
+@pytest.mark.parametrize("at_ms", range(0, 3000, 10))
+def test_hang_up_at_every_10_ms_of_a_reply(at_ms: int) -> None:
+    """The session closes with one terminal event and leaves no task (run() checks); engines are closed."""
+    llm, tts = FakeLlm(ttft_s=0.05, per_word_s=0.02), FakeTts(ttfb_s=0.05, rtf=0.3)
+    script = "#" * 30 + "." * (at_ms // 20 + 1)
+    played = play(script, engines(llm=llm, tts=tts), settings=SETTINGS)
+    assert llm.closed == len(llm.prompts) and tts.closed == len(tts.calls)
+    assert len(played.all(ReplyStarted)) <= 1
+
+
+@pytest.mark.parametrize("words", range(0, 12))
+def test_a_model_that_fails_ends_only_the_reply(words: int) -> None:
+    llm = FakeLlm(per_word_s=0.1, fail_after_words=words)
+    played = play("#" * 30 + "." * 150 + "#" * 30 + "." * 40, engines(llm=llm), settings=SETTINGS)
+    failed = played.all(EngineFailed)
+    assert failed and all(f.stage == "llm" and "fell over" in f.error for f in failed)
+    assert len(played.all(TurnEnded)) == 2, "the call lives on"
+
+
+@pytest.mark.parametrize("at_ms", range(0, 1000, 10))
+def test_a_voice_that_fails_at_every_10_ms_ends_only_the_reply(at_ms: int) -> None:
+    tts = FakeTts(ttfb_s=0.02, rtf=0.5, fail_after_s=at_ms / 1000)
+    played = play("#" * 30 + "." * 250, engines(tts=tts), settings=SETTINGS)
+    ends = [*played.all(EngineFailed), *played.all(ReplyFinished)]
+    assert len(ends) == 1
+    if isinstance(ends[0], EngineFailed):
+        assert ends[0].stage == "tts" and ends[0].reply == played.all(ReplyStarted)[-1].reply
+
+
+@pytest.mark.parametrize(
+    ("stage", "broken"),
+    [
+        ("llm", engines(llm=FakeLlm(hang=True))),
+        ("llm", engines(llm=FakeLlm(text=""))),
+        ("llm", engines(llm=FakeLlm(text="\U0001f600 **"))),
+        ("tts", engines(tts=FakeTts(silent=True))),
+        ("tts", engines(tts=FakeTts(ttfb_s=1e6))),
+        ("stt", engines(stt=FakeStt(delay_s=1e6))),
+        ("stt", engines(stt=FakeStt(fail=RuntimeError("deaf")))),
+    ],
+)
+def test_an_engine_that_hangs_or_gives_nothing_is_named(stage: str, broken: object) -> None:
+    settings = SessionSettings(SETTINGS.speech, SETTINGS.turns, Patience(1.0, 1.0, 1.0))
+    played = play("#" * 30 + "." * 150 + "#" * 20 + "." * 10, broken, settings=settings)  # type: ignore[arg-type]
+    assert played.all(EngineFailed) and played.all(EngineFailed)[0].stage == stage
+    assert len(played.all(SpeechStarted)) == 2, "the call lives on"
+
+
+def test_a_detector_that_fails_is_told_once_and_typing_still_works() -> None:
+    class Broken:
+        window_samples = 160
+
+        def open(self) -> Broken:
+            return self
+
+        def probability(self, window: object) -> float:
+            raise ValueError("no model")
+
+    bundle = engines()
+    broken = type(bundle)(Broken(), bundle.stt, bundle.llm, bundle.tts)
+    played = play("#" * 100, broken, settings=SETTINGS, at=(50, lambda s: s.push_text("typed")))
+    assert [f.stage for f in played.all(EngineFailed)] == ["vad"]
+    assert played.audible()
+
+
+def test_a_listener_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def break_it(session: Session) -> None:
+        session.subscribe(lambda event: 1 / 0)  # type: ignore[arg-type, return-value]
+
+    played = play("#" * 30 + "." * 200, settings=SETTINGS, at=(1, break_it))
+    assert played.all(ReplyFinished) and "ZeroDivisionError" in caplog.text
+
+
+def test_a_slow_listener_of_the_playout_does_not_grow_the_queue() -> None:
+    """The voice is faster than real time; the writer waits at high water."""
+
+    async def main() -> float:
+        tts = FakeTts(s_per_word=10.0)
+        peak = 0.0
+
+        async def watch(session: Session) -> None:
+            nonlocal peak
+            while True:
+                writer = session.playout.writer
+                peak = max(peak, writer.queued_s if writer else 0.0)
+                await asyncio.sleep(0.01)
+
+        watcher: list[asyncio.Task[None]] = []
+        played = await conversation(
+            "#" * 30 + "." * 300,
+            engines(tts=tts),
+            SETTINGS,
+            at=(1, lambda s: watcher.append(asyncio.create_task(watch(s)))),
+        )
+        watcher[0].cancel()
+        await asyncio.gather(*watcher, return_exceptions=True)
+        assert played.audible()
+        return peak
+
+    from .virtual_time import run
+
+    assert 29 < run(main()) <= 30.2

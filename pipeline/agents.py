@@ -44,9 +44,7 @@ class InlineAgent(BaseModel):
     language: str = Field("en", pattern=r"^[a-z]{2}(-[A-Za-z]{2,4})?$")
     speed: float = Field(1.0, ge=0.25, le=4.0, validation_alias=AliasChoices("speed", "rate"))
     voice: str | None = Field(None, max_length=200)
-    allow_interruptions: bool = Field(
-        True, validation_alias=AliasChoices("allowInterruptions", "allow_interruptions")
-    )
+    allow_interruptions: bool = Field(True, validation_alias=AliasChoices("allowInterruptions", "allow_interruptions"))
 
     def agent(self) -> Agent:
         """Return it as an agent of its own."""

@@ -134,9 +134,7 @@ def module(kind: Kind, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not path.startswith(error.name):
             raise EngineUnavailable(f"{kind} engine {name!r} needs the Python package {error.name!r}") from error
-        raise EngineUnavailable(
-            f"there is no {kind} engine named {name!r}; known: {', '.join(names(kind))}"
-        ) from error
+        raise EngineUnavailable(f"there is no {kind} engine named {name!r}; known: {', '.join(names(kind))}") from error
 
 
 def load(kind: Kind, name: str, settings: Settings) -> Any:

@@ -1,7 +1,7 @@
 """A conversation as a line of text, run in virtual time.
 
-One character is 20 ms of the caller: ``#`` speaks, ``.`` is silent. ``play("....####....")`` runs the whole session with
-fakes and returns what left the playout and what was told, each with its time in ms after the script's first frame.
+One character is 20 ms of the caller: ``#`` speaks, ``.`` is silent. ``play("....####....")`` runs the whole session
+with fakes and returns what left the playout and what was told, each with its time in ms after the script's first frame.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -114,5 +115,5 @@ def check(played: Played) -> None:
         ]
         assert len(ends) == 1, (number, ends)
     roles = [m.role for m in played.history]
-    assert all(a != b for a, b in zip(roles, roles[1:], strict=False)), roles
+    assert all(a != b for a, b in pairwise(roles)), roles
     assert played.names()[-1] == "SessionClosed"

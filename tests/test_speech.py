@@ -1,0 +1,64 @@
+"""Speech detection in counted samples: tables, and any chunking alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.events import SpeechEnded, SpeechStarted
+from pipeline.speech import AudioTail, Ear, SpeechSegmenter, SpeechSettings
+
+from .fakes import LoudnessDetector
+
+W = 320
+
+
+def _events(script: str, settings: SpeechSettings | None = None) -> list[object]:
+    """One character is a window of 20 ms: ``#`` speech, ``-`` unsure (0.4), ``.`` silence."""
+    segmenter = SpeechSegmenter(settings or SpeechSettings(min_speech_ms=60, pause_ms=100))
+    probability = {"#": 0.9, "-": 0.4, ".": 0.1}
+    told = (segmenter.push(probability[char], W) for char in script)
+    return [event for event in told if event is not None]
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("....##....", []),
+        ("....###...", [SpeechStarted(4 * W)]),
+        ("#.#.#.#.#.", []),
+        ("###.....", [SpeechStarted(0), SpeechEnded(3 * W)]),
+        ("###....###", [SpeechStarted(0)]),
+        ("###----.....", [SpeechStarted(0), SpeechEnded(7 * W)]),
+        ("----", []),
+        ("..###.....###.....", [SpeechStarted(2 * W), SpeechEnded(5 * W), SpeechStarted(10 * W), SpeechEnded(13 * W)]),
+    ],
+)
+def test_segments(script: str, expected: list[object]) -> None:
+    assert _events(script) == expected
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_any_chunking_hears_the_same(cuts: list[int], random: object) -> None:
+    rng = np.random.default_rng(1)
+    audio = np.concatenate(
+        [np.full(int(n), level, np.int16) for n, level in zip(rng.integers(500, 4000, 20), [0, 8000] * 10, strict=True)]
+    )
+    whole = Ear(LoudnessDetector(), SpeechSettings(pause_ms=50)).push(audio)
+    ear, pieces, at = Ear(LoudnessDetector(), SpeechSettings(pause_ms=50)), [], 0
+    for n in [*cuts, len(audio)]:
+        pieces += ear.push(audio[at : at + n])
+        at += n
+    assert pieces == whole and len(whole) > 4
+
+
+def test_the_tail_keeps_its_limit_and_answers_by_index() -> None:
+    tail = AudioTail(1000)
+    for i in range(50):
+        tail.push(np.full(100, i, np.int16))
+    assert tail.end_samples == 5000
+    kept = tail.since(0)
+    assert 1000 <= len(kept) < 1100 and kept[-1] == 49
+    assert len(tail.since(4950)) == 50 and len(tail.since(6000)) == 0

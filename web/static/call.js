@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { CallError } from "./errors.js";
 import * as rtvi from "./rtvi.js";
 
+const FAREWELL = "The server ended the call.";
 const CONNECT_LIMIT_MS = 20_000;
 
 /** Cancelling the echo lets the agent be interrupted on loudspeakers: it does not hear itself. */
@@ -97,7 +98,7 @@ export class Call {
     const channel = peer.createDataChannel("rtvi-ai", { ordered: true });
     channel.onopen = () => this.#send(rtvi.clientReady());
     channel.onmessage = (event) => this.#receive(event.data);
-    channel.onclose = () => this.#end(new CallError("The server ended the call."));
+    channel.onclose = () => this.#end(new CallError(FAREWELL));
     this.#channel = channel;
     return peer;
   }
@@ -132,11 +133,11 @@ export class Call {
       clearTimeout(this.#limit);
       this.listener.onReady();
     }
+    this.listener.onMessage(message);
+    if (message.type === "peer-left") this.#end(new CallError(FAREWELL));
     if (message.type === "error" && message.data.fatal) {
       this.#end(new CallError(`The agent had to stop: ${message.data.error}`));
-      return;
     }
-    this.listener.onMessage(message);
   }
 
   /** @param {string} message */

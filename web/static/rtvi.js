@@ -3,15 +3,16 @@
 /** @typedef {{type: string, data: Record<string, any>}} Message */
 
 const LABEL = "rtvi-ai";
-const VERSION = "1.0.0";
+const VERSION = "2.1.0";
 
 let sent = 0;
 
-/** Read a message; what is not RTVI is null. @param {unknown} text @returns {Message | null} */
+/** Read a message; what says nothing to the page is null. @param {unknown} text @returns {Message | null} */
 export function parse(text) {
   if (typeof text !== "string" || !text.startsWith("{")) return null;
   try {
-    const { label, type, data } = JSON.parse(text);
+    const { label, type, data, message } = JSON.parse(text);
+    if (type === "signalling" && message?.type === "peerLeft") return { type: "peer-left", data: {} };
     return label === LABEL && typeof type === "string" ? { type, data: data ?? {} } : null;
   } catch {
     return null;

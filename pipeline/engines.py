@@ -151,3 +151,63 @@ def names(kind: Kind) -> list[str]:
 
     package = importlib.import_module(f"pipeline.{kind}")
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An engine in use; ``why`` is one line for the start-up log."""
+
+    name: str
+    engine: Any
+    why: str
+
+
+def usable(kind: Kind, settings: Settings) -> list[tuple[str, Usable]]:
+    """Describe every engine of this kind that ships, the best first. Cheap: loads no model, asks no network."""
+    described = [(name, module(kind, name).describe(settings)) for name in names(kind)]
+    return sorted(described, key=lambda item: (item[1].lacks is not None, -item[1].rank, item[0]))
+
+
+def choose(kind: Kind, wanted: str, settings: Settings) -> Chosen:
+    """Create the engine ``wanted``, or for ``auto`` the best that can be created here. May block.
+
+    ``auto`` takes the next one where one turns out unusable, and says so. Raises EngineUnavailable.
+    """
+    if wanted != "auto":
+        return Chosen(wanted, load(kind, wanted, settings), f"{kind} {wanted}: as configured")
+    passed_over: list[str] = []
+    for name, found in usable(kind, settings):
+        if found.rank < 0:
+            continue
+        try:
+            engine = _load_described(kind, name, found, settings)
+        except EngineUnavailable as error:
+            passed_over.append(f"{name} lacks {error}")
+        else:
+            return Chosen(name, engine, "; ".join([f"{kind} {name}: {found.note}", *passed_over]))
+    raise EngineUnavailable(f"no {kind} engine is usable here: {'; '.join(passed_over)}")
+
+
+def _load_described(kind: Kind, name: str, found: Usable, settings: Settings) -> Any:
+    if found.lacks is not None:
+        raise EngineUnavailable(found.lacks)
+    return load(kind, name, settings)
+
+
+def close(engine: object) -> None:
+    """Join the threads an engine owns, if any; blocks while they finish their current step. Idempotent."""
+    closer = getattr(engine, "close", None)
+    if closer is not None:
+        closer()
+
+
+def number(settings: Settings, name: str, default: float, *, least: float = 0.0) -> float:
+    """Read a number from the settings. Raises EngineUnavailable where it is none or below ``least``."""
+    text = settings.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError as error:
+        raise EngineUnavailable(f"{name} must be a number, not {text!r}") from error
+    if not least <= value < float("inf"):
+        raise EngineUnavailable(f"{name} must be at least {least:g}, not {text}")
+    return value

@@ -88,13 +88,18 @@ class AudioJitterBuffer:
     """Turn arrivals into items in order.
 
     ``samples_of(payload)`` is a payload's length at the RTP clock of ``clock_hz`` (0 if it holds no sound);
-    ``carries_fec(payload)`` tells whether it holds a copy of the packet before it. Neither may raise.
+    ``carries_fec(payload)`` tells whether it holds a copy of the packet before it. Neither may raise. Pass ``counters``
+    to go on counting where another buffer ended.
     """
 
     def __init__(
-        self, clock_hz: int, samples_of: Callable[[bytes], int], carries_fec: Callable[[bytes], bool] = lambda _: False
+        self,
+        clock_hz: int,
+        samples_of: Callable[[bytes], int],
+        carries_fec: Callable[[bytes], bool] = lambda _: False,
+        counters: JitterCounters | None = None,
     ) -> None:
-        self.counters = JitterCounters()
+        self.counters = counters or JitterCounters()
         self._samples_of = samples_of
         self._carries_fec = carries_fec
         self._max_concealed = int(clock_hz * MAX_CONCEALED_S)

@@ -70,7 +70,7 @@ def test_each_fault_has_its_own_line() -> None:
 
 def test_a_secret_is_shown_neither_in_errors_nor_in_the_configuration() -> None:
     config = load(
-        {"VOCAL_API_KEYS": "hunter2-key", "VOCAL_TURN_SECRET": "hunter2-turn", "GROQ_API_KEY": "hunter2-groq"}
+        {"VOCAL_API_KEYS": "hunter2-key", "VOCAL_TURN_SECRET": "hunter2-turn", "GROQ_API_KEY": "hunter2"}
     )
     assert "hunter2" not in repr(config)
     assert "hunter2" not in str(config)

@@ -1,0 +1,212 @@
+"""A real server process and a real browser: what the browser tests share.
+
+The browser is the system's Chromium with a fake microphone that plays a sound file; the server is ``vocal-node serve``
+in its own process, on a port of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+import wave
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from pipeline.audio import Pcm, silence
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+ROOT = Path(__file__).parent.parent
+SPEECH = Path(__file__).parent / "fixtures" / "audio"
+RATE_HZ = 16_000
+READY = "Vocal Node is ready: "
+WAIT_MS = 30_000
+"""How long anything in the page may take before a test gives up; a loaded machine needs a part of it."""
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+)
+
+WATCH = """
+  window.violations = [];
+  addEventListener("securitypolicyviolation", (event) => {
+    violations.push(`${event.violatedDirective} ${event.blockedURI}`);
+  });
+  // Keeps what the page gets, so that a test can measure both sides on one clock.
+  const lend = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+  if (lend) navigator.mediaDevices.getUserMedia = async (wanted) => (window.microphone = await lend(wanted));
+"""
+
+
+def chromium_path() -> str:
+    """Return the system's Chromium, or skip the test."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    return found
+
+
+def recording(name: str) -> Pcm:
+    """Return a recorded utterance at 16 kHz."""
+    with wave.open(str(SPEECH / f"{name}.wav")) as sound:
+        assert (sound.getframerate(), sound.getnchannels(), sound.getsampwidth()) == (RATE_HZ, 1, 2)
+        return np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
+
+
+def words_of(name: str) -> list[str]:
+    """Return what is said in it."""
+    lines = (SPEECH / "words.tsv").read_text().splitlines()
+    return dict(line.split("\t") for line in lines)[f"{name}.wav"].split()
+
+
+def write_microphone(path: Path, *parts: Pcm | float) -> Path:
+    """Write what the microphone will pick up: utterances, and seconds of silence."""
+    pcm = np.concatenate([silence(round(p * RATE_HZ)) if isinstance(p, float | int) else p for p in parts])
+    with wave.open(str(path), "wb") as sound:
+        sound.setparams((1, 2, RATE_HZ, len(pcm), "NONE", ""))
+        sound.writeframes(pcm.tobytes())
+    return path
+
+
+@dataclass
+class Server:
+    """A running server; ``process`` may be sent signals."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def metric(self, name: str) -> float:
+        """Return a gauge or counter without labels from /metrics; 0 if it is not there."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.split()[1])
+        return 0.0
+
+
+@contextmanager
+def serving(folder: Path, **settings: str) -> Iterator[Server]:
+    """Run ``vocal-node serve`` with these variables, none of the developer's own, until the block ends."""
+    mine = {k: v for k, v in os.environ.items() if not (k.startswith("VOCAL_") or k.endswith(("_API_KEY", "_proxy")))}
+    environment = mine | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "VOCAL_DATA_DIR": str(folder), **settings}
+    command = [sys.executable, "-m", "media_server", "serve", "--host", "127.0.0.1", "--port", "0"]
+    log = folder / "server.log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        try:
+            yield Server(_address(process, log), process)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+
+
+def _address(process: subprocess.Popen[str], log: Path) -> str:
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith(READY):
+            return line.removeprefix(READY).strip()
+    raise AssertionError(f"the server did not start:\n{''.join(said)}\n{log.read_text()}")
+
+
+@dataclass
+class Tab:
+    """One page and what its console said."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, url: str) -> None:
+        """Load ``url``."""
+        self.page.goto(url)
+
+    def start(self) -> None:
+        """Start talking and wait until the agent is there."""
+        self.page.click("#call")
+        self.page.wait_for_selector("body[data-phase=connected]", timeout=WAIT_MS)
+
+    def captions(self, role: str) -> list[str]:
+        """Return one side's captions as they stand."""
+        texts: list[str] = self.page.locator(f"#captions li[data-role={role}] .said").all_inner_texts()
+        return texts
+
+    def wait_for(self, script: str, argument: object = None, timeout_ms: int = WAIT_MS) -> Any:
+        """Wait until the JavaScript function ``script`` returns something true, and return it."""
+        return self.page.wait_for_function(script, arg=argument, timeout=timeout_ms).json_value()
+
+    def check_clean(self, *expected: str) -> None:
+        """Assert that the console was silent but for lines with one of these words, and that the policy held."""
+        unexpected = [line for line in self.complaints if not any(word in line for word in expected)]
+        assert unexpected == []
+        assert self.page.evaluate("window.violations") == []
+
+
+@contextmanager
+def browsing(
+    folder: Path,
+    microphone: Path | None,
+    *,
+    loop: bool = False,
+    flags: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Tab]:
+    """Open Chromium with a new profile. The microphone plays the file once or over and over; None: it has none."""
+    executable = chromium_path()
+    playwright_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    sound = ["--use-fake-ui-for-media-stream"]
+    if microphone is not None:
+        file = f"{microphone}{'' if loop else '%noloop'}"
+        sound += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={file}"]
+    with playwright_api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            folder / "profile",
+            executable_path=executable,
+            headless=True,
+            args=[*FLAGS, *sound, *flags],
+            **{"viewport": {"width": 1120, "height": 720}, **(options or {})},
+        )
+        try:
+            yield _watched(context)
+        finally:
+            context.close()
+
+
+def wait_until_nobody_is_left(tab: Tab, server: Server) -> None:
+    """Assert that the server's sessions end within what closing takes."""
+    tab.page.wait_for_timeout(300)
+    for _ in range(40):
+        if server.metric("vocal_sessions_active") == 0:
+            return
+        tab.page.wait_for_timeout(250)
+    raise AssertionError("a session was left behind on the server")
+
+
+def _watched(context: BrowserContext) -> Tab:
+    context.add_init_script(WATCH)
+    tab = Tab(context.pages[0])
+    tab.page.on("console", lambda m: tab.complaints.append(m.text) if m.type in ("error", "warning") else None)
+    tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    return tab

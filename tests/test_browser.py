@@ -1,0 +1,293 @@
+"""A person at the page: headless Chromium with a fake microphone against a real server process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser import (
+    WAIT_MS,
+    Server,
+    Tab,
+    browsing,
+    recording,
+    serving,
+    wait_until_nobody_is_left,
+    words_of,
+    write_microphone,
+)
+
+EMBEDDED = {"VOCAL_STT": "pocketsphinx", "VOCAL_LLM": "eliza", "VOCAL_TTS": "espeak", "VOCAL_TURN": "silence"}
+SAID = "austen-0880"
+
+LONG_ANSWER = " ".join(
+    f"This is sentence number {number}, and there are many more of them to come after it." for number in range(1, 25)
+)
+
+METER = """() => {
+  // One line each 20 ms: when, how loud the caller, how loud the agent (RMS of the samples, 0..1).
+  const context = new AudioContext();
+  const listen = (stream) => {
+    const analyser = new AnalyserNode(context, { fftSize: 1024 });
+    context.createMediaStreamSource(stream).connect(analyser);
+    const samples = new Float32Array(analyser.fftSize);
+    return () => {
+      analyser.getFloatTimeDomainData(samples);
+      return Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
+    };
+  };
+  const caller = listen(window.microphone);
+  const agent = listen(document.getElementById("voice").srcObject);
+  window.levels = [];
+  setInterval(() => window.levels.push([performance.now(), caller(), agent()]), 20);
+}"""
+
+AUDIBLE = 0.01
+
+Levels = list[tuple[float, float, float]]
+
+
+def measured(tab: Tab) -> Levels:
+    levels: Levels = [tuple(line) for line in tab.page.evaluate("window.levels")]
+    return levels
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Share one server with the embedded engines."""
+    with serving(tmp_path_factory.mktemp("server"), **EMBEDDED) as running:
+        yield running
+
+
+@pytest.fixture
+def speaking(tmp_path: Path) -> Path:
+    """Return a microphone's sound: an utterance, and silence around it; played over and over it is said each 8 s."""
+    return write_microphone(tmp_path / "microphone.wav", 1.5, recording(SAID), 3.5)
+
+
+def recognized(captions: list[str], expected: list[str]) -> float:
+    """Return the share of ``expected`` words in the best of the captions."""
+    return max(
+        (sum(word in caption.lower().split() for word in expected) / len(expected) for caption in captions), default=0
+    )
+
+
+def test_speech_is_written_down_and_answered_aloud(server: Server, speaking: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path, speaking, loop=True) as tab:
+        tab.open(server.url)
+        tab.start()
+        tab.page.evaluate(METER)
+        assert server.metric("vocal_sessions_active") == 1
+        tab.wait_for("() => document.querySelector('#latency-stages li')")
+        said, answered = tab.captions("caller"), tab.captions("agent")
+        tab.wait_for(f"() => levels.filter(([, , agent]) => agent > {AUDIBLE}).length > 25")
+        assert recognized(said, words_of(SAID)) >= 0.6, said
+        assert len(" ".join(answered).split()) >= 2, answered
+        assert tab.page.locator("#latency-total").inner_text().endswith((" ms", " s"))
+        tab.page.click("#call")
+        tab.page.wait_for_selector("body[data-phase=idle]")
+        assert tab.page.evaluate("microphone.getTracks().every((track) => track.readyState === 'ended')")
+        wait_until_nobody_is_left(tab, server)
+        assert not tab.page.is_visible("#alert")
+        tab.check_clean()
+
+
+def test_words_appear_while_they_are_spoken(server: Server, speaking: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path, speaking, loop=True) as tab:
+        tab.open(server.url)
+        tab.page.evaluate("""() => {
+          window.seen = [];
+          new MutationObserver(() => {
+            const live = document.querySelector("#captions li[data-role=caller][data-state=live] .said");
+            if (live && live.textContent !== seen.at(-1)) seen.push(live.textContent);
+          }).observe(document.getElementById("captions"), { subtree: true, childList: true, characterData: true });
+        }""")
+        tab.start()
+        tab.page.wait_for_selector("#captions li[data-role=caller][data-state=done]", timeout=WAIT_MS)
+        assert len(tab.page.evaluate("seen")) >= 2
+        tab.check_clean()
+
+
+def test_speaking_again_cuts_the_agent_off(speaking: Path, tmp_path: Path) -> None:
+    talkative = EMBEDDED | {"VOCAL_LLM": "echo", "VOCAL_ECHO_TEXT": LONG_ANSWER}
+    with serving(tmp_path, **talkative) as server, browsing(tmp_path, speaking, loop=True) as tab:
+        tab.open(server.url)
+        tab.start()
+        tab.page.evaluate(METER)
+        cut = tab.page.locator("#captions li[data-role=agent] .cut:not([hidden])").first
+        cut.wait_for(timeout=WAIT_MS)
+        tab.page.wait_for_timeout(1500)
+        levels = measured(tab)
+        heard = tab.page.locator("#captions li[data-role=agent]:has(.cut:not([hidden])) .said").first.inner_text()
+        rest = cut.inner_text()
+        tab.check_clean()
+    assert heard, "the agent was heard before it was cut off"
+    assert "of them to come after it" in rest
+    assert f"{heard} {rest}".split() == LONG_ANSWER.split()
+    began_ms, silent_ms = interruption(levels)
+    assert silent_ms - began_ms < 2_500, f"silent {silent_ms - began_ms:.0f} ms after the caller began"
+
+
+def interruption(levels: Levels) -> tuple[float, float]:
+    """Return when the caller spoke into the agent's speech, and when the agent had fallen silent for 400 ms."""
+    window = 20
+    began = next(
+        i
+        for i in range(window, len(levels))
+        if levels[i][1] > AUDIBLE and max(agent for _, _, agent in levels[i - window : i]) > AUDIBLE
+    )
+    silent = next(
+        i
+        for i in range(began, len(levels) - window)
+        if max(agent for _, _, agent in levels[i : i + window]) < AUDIBLE / 4
+    )
+    return levels[began][0], levels[silent][0]
+
+
+def test_typed_words_are_answered_and_markup_stays_text(server: Server, tmp_path: Path) -> None:
+    markup = "my <img src=x onerror=alert(1)> <b>computer</b> bores me"
+    quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
+    with browsing(tmp_path, quiet) as tab:
+        tab.open(server.url)
+        tab.start()
+        tab.page.fill("#text", markup)
+        tab.page.press("#text", "Enter")
+        assert tab.page.input_value("#text") == ""
+        tab.wait_for("() => document.querySelector('#captions li[data-role=agent][data-state=done]')")
+        assert tab.captions("caller") == [markup]
+        assert tab.captions("agent")[-1].strip()
+        assert tab.page.locator("#captions img, #captions b:not(.who)").count() == 0
+        tab.page.click("#call")
+        wait_until_nobody_is_left(tab, server)
+        tab.check_clean()
+
+
+def test_a_muted_caller_is_not_heard(server: Server, speaking: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path, speaking, loop=True) as tab:
+        tab.open(server.url)
+        tab.start()
+        tab.page.keyboard.press("m")
+        assert tab.page.get_attribute("#mute", "aria-pressed") == "true"
+        tab.page.wait_for_timeout(1500)
+        before = len(tab.captions("caller"))
+        tab.page.evaluate(METER)
+        tab.page.wait_for_timeout(9_000)
+        assert max(caller for _, caller, _ in measured(tab)) < 0.001
+        assert len(tab.captions("caller")) == before
+        tab.page.click("#mute")
+        tab.wait_for("(n) => document.querySelectorAll('#captions li[data-role=caller]').length > n", before)
+        tab.check_clean()
+
+
+def test_no_ghost_call_after_cancel_double_click_or_leaving(server: Server, tmp_path: Path) -> None:
+    quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
+    with browsing(tmp_path, quiet) as tab:
+        tab.open(server.url)
+        for pause_ms in (0, 30, 100, 250, 500):
+            tab.page.click("#call")
+            tab.page.wait_for_timeout(pause_ms)
+            tab.page.click("#call")
+            assert tab.page.get_attribute("body", "data-phase") == "idle"
+        tab.page.dblclick("#call")
+        assert tab.page.get_attribute("body", "data-phase") == "idle"
+        wait_until_nobody_is_left(tab, server)
+        tab.start()
+        assert server.metric("vocal_sessions_active") == 1
+        tab.page.goto("about:blank")
+        wait_until_nobody_is_left(tab, server)
+
+
+def test_a_refused_call_says_why(tmp_path: Path) -> None:
+    fast = {"VOCAL_STT": "scripted", "VOCAL_LLM": "echo", "VOCAL_TTS": "tone"}
+    quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
+    with (
+        serving(tmp_path, VOCAL_API_KEYS="sesame", VOCAL_MAX_SESSIONS="1", **fast) as server,
+        browsing(tmp_path, quiet) as tab,
+    ):
+        tab.open(server.url)
+        tab.page.click("#call")
+        tab.page.wait_for_selector("#key", timeout=WAIT_MS)
+        assert "API key" in tab.page.inner_text("#alert")
+        tab.page.fill("#key", "wrong")
+        tab.page.press("#key", "Enter")
+        tab.wait_for("() => document.getElementById('alert').textContent.includes('does not know')")
+        tab.page.fill("#key", "sesame")
+        tab.page.press("#key", "Enter")
+        tab.page.wait_for_selector("body[data-phase=connected]", timeout=WAIT_MS)
+        second = tab.page.context.new_page()
+        second.goto(server.url)
+        second.evaluate("sessionStorage.setItem('vocal-node-key', 'sesame')")
+        second.click("#call")
+        second.wait_for_selector("#alert:not([hidden])", timeout=WAIT_MS)
+        assert "busy. Try again in" in second.inner_text("#alert")
+        assert second.get_attribute("body", "data-phase") == "idle"
+        server.process.terminate()
+        tab.page.wait_for_selector("body[data-phase=connected]")
+        server.process.terminate()
+        tab.page.wait_for_selector("body[data-phase=idle]", timeout=WAIT_MS)
+        assert "ended the call" in tab.page.inner_text("#alert") or "lost" in tab.page.inner_text("#alert")
+        tab.page.click("#call")
+        tab.wait_for("() => document.getElementById('alert').textContent.includes('cannot be reached')")
+        tab.check_clean("status of 401", "status of 503", "ERR_CONNECTION_REFUSED")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [((), "No microphone was found"), (("--deny-permission-prompts",), "The microphone is blocked")],
+    ids=["none", "denied"],
+)
+def test_a_missing_microphone_is_explained(server: Server, tmp_path: Path, flags: tuple[str, ...], words: str) -> None:
+    with browsing(tmp_path, None, flags=flags) as tab:
+        tab.open(server.url)
+        tab.page.click("#call")
+        tab.page.wait_for_selector("#alert:not([hidden])", timeout=WAIT_MS)
+        assert words in tab.page.inner_text("#alert")
+        assert server.metric("vocal_sessions_active") == 0
+        tab.check_clean()
+
+
+CUTS = [
+    ("Hello there. How are you?", "Hello there.", "How are you?"),
+    ("**Hello** there, you!", "Hello there,", "you!"),
+    ("One two three", "One t", "wo three"),
+    ("All of it.", "All of it.", ""),
+    ("All of it", "", "All of it"),
+    ("Something", "else entirely", ""),
+    ("Ça va? Très bien.", "ça va?", "Très bien."),
+]
+
+
+def test_the_modules_hold_their_contracts(server: Server, tmp_path: Path) -> None:
+    with browsing(tmp_path, None) as tab:
+        tab.open(server.url)
+        for planned, heard, rest in CUTS:
+            script = "async ([p, h]) => (await import('/static/conversation.js')).remainder(p, h)"
+            assert tab.page.evaluate(script, [planned, heard]) == rest
+        turn = {
+            "endpoint_ms": 400,
+            "stt_ms": 180,
+            "ttft_ms": 200,
+            "first_clause_ms": None,
+            "ttfb_ms": 260,
+            "first_audio_ms": 410,
+        }
+        stages = tab.page.evaluate("async (t) => (await import('/static/latency.js')).stages(t)", turn)
+        assert [(s["fromMs"], s["toMs"]) for s in stages] == [(0, 400), (0, 180), (180, 200), (180, 260), (400, 410)]
+        rubbish = [
+            "",
+            "ping",
+            "{",
+            "{}",
+            "[1]",
+            '{"label":"other","type":"x"}',
+            '{"label":"rtvi-ai","type":3}',
+            None,
+            7,
+        ]
+        parsed = tab.page.evaluate(
+            "async (all) => { const m = await import('/static/rtvi.js'); return all.map(m.parse); }", rubbish
+        )
+        assert parsed == [None] * len(rubbish)
+        tab.check_clean()

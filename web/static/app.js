@@ -39,7 +39,7 @@ const page = {
 const CALL_BUTTON = { idle: "Start talking", connecting: "Cancel", connected: "Hang up" };
 const FLOOR = { nobody: "Listening", caller: "Listening to you", thinking: "Thinking", agent: "Speaking" };
 
-const captions = new Captions(get("captions", HTMLOListElement), get("scroll", HTMLDivElement));
+const captions = new Captions(get("captions", HTMLOListElement));
 let conversation = new Conversation();
 /** @type {Phase} */ let phase = "idle";
 /** @type {Call | null} */ let call = null;
@@ -59,6 +59,8 @@ function draw() {
   page.text.disabled = page.send.disabled = phase !== "connected";
   const words = statusWords();
   if (page.status.textContent !== words) page.status.textContent = words;
+  // In a call a screen reader would talk into it.
+  page.status.ariaLive = phase === "connected" ? "off" : "polite";
 }
 
 function statusWords() {

@@ -4,23 +4,17 @@
 
 const SPEAKER = { caller: "You", agent: "Agent", note: "Note" };
 
-/** How close to the end counts as reading along, in pixels. */
-const NEAR_PX = 80;
-
 export class Captions {
   /** @type {Map<number, HTMLLIElement>} */ #items = new Map();
 
-  /** @param {HTMLElement} list @param {HTMLElement} scroll what scrolls around it */
-  constructor(list, scroll) {
+  /** @param {HTMLElement} list */
+  constructor(list) {
     this.list = list;
-    this.scroll = scroll;
   }
 
-  /** Draw what changed, and follow the talk unless the reader has scrolled back. @param {Entry[]} entries */
+  /** Draw what changed. @param {Entry[]} entries */
   show(entries) {
-    const follow = this.scroll.scrollHeight - this.scroll.scrollTop - this.scroll.clientHeight < NEAR_PX;
     for (const entry of entries) this.#draw(entry);
-    if (follow) this.scroll.scrollTop = this.scroll.scrollHeight;
   }
 
   /** Forget the last call's words. */

@@ -11,6 +11,7 @@ export class Levels {
 
   /** @param {(side: string, level: number) => void} show level is 0..1 */
   constructor(show) {
+    this.show = show;
     const step = () => {
       for (const [side, { analyser, samples }] of this.#sides) show(side, loudness(analyser, samples));
       this.#refresh = requestAnimationFrame(step);
@@ -28,6 +29,7 @@ export class Levels {
   close() {
     cancelAnimationFrame(this.#refresh);
     void this.#context.close();
+    for (const side of this.#sides.keys()) this.show(side, 0);
   }
 }
 

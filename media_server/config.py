@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from signaling.ice import IceServer, parse_ice_servers
+
 PREFIX = "VOCAL_"
 SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 
@@ -27,8 +29,11 @@ def _split(value: Any) -> Any:
     return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
 
 
+def _parse_ice(value: Any) -> Any:
+    return parse_ice_servers(value) if isinstance(value, str) else value
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
-IceUrl = Annotated[str, Field(pattern=r"^(stun|stuns|turn|turns):[^\s@]+$")]
 Engine = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")]
 
 
@@ -43,8 +48,8 @@ class Config(BaseModel):
     api_keys: Words = Field((), repr=False, description="keys, separated by commas")
     origins: Words = Field((), description="origins such as https://example.org, separated by commas")
 
-    ice_servers: Annotated[tuple[IceUrl, ...], BeforeValidator(_split)] = Field(
-        (), description="stun: and turn: URLs, separated by commas"
+    ice_servers: Annotated[tuple[IceServer, ...], BeforeValidator(_parse_ice)] = Field(
+        (), description="stun: and turn: URLs, separated by commas, or JSON: a list of {urls, username, credential}"
     )
     turn_secret: str = Field("", repr=False, description="the secret shared with the TURN server")
     turn_ttl_s: int = Field(3600, ge=60, le=604_800, description="seconds from 60 to 604800")
@@ -109,9 +114,11 @@ def load(settings: Mapping[str, str]) -> Config:
 
 
 def _explain(fault: Any, settings: Mapping[str, str]) -> str:
+    said = str(fault["msg"]).removeprefix("Value error, ")
     if not fault["loc"]:
-        return str(fault["msg"]).removeprefix("Value error, ")
-    name = str(fault["loc"][0])
-    variable = PREFIX + name.upper()
+        return said
+    variable = PREFIX + str(fault["loc"][0]).upper()
+    if fault["type"] == "value_error":
+        return f"{variable} is not usable: {said}"
     shown = "(hidden)" if any(word in variable for word in SECRET) else repr(settings.get(variable))
-    return f"{variable}={shown} is not usable: it must be {Config.model_fields[name].description}"
+    return f"{variable}={shown} is not usable: it must be {Config.model_fields[str(fault['loc'][0])].description}"

@@ -32,7 +32,10 @@ def test_variables_are_read_with_their_types() -> None:
     )
     assert config.port == 9000
     assert config.api_keys == ("one", "two")
-    assert config.ice_servers == ("stun:stun.example.org:3478", "turn:turn.example.org?transport=udp")
+    assert [s.urls for s in config.ice_servers] == [
+        ("stun:stun.example.org:3478",),
+        ("turn:turn.example.org?transport=udp",),
+    ]
     assert config.insecure
     assert config.log_level == "DEBUG"
     assert config.stt == "third.party.engine"
@@ -45,7 +48,6 @@ def test_variables_are_read_with_their_types() -> None:
         ("VOCAL_PORT", "eighty"),
         ("VOCAL_PORT", "65536"),
         ("VOCAL_INSECURE", "perhaps"),
-        ("VOCAL_ICE_SERVERS", "http://example.org"),
         ("VOCAL_MAX_SESSIONS", "0"),
         ("VOCAL_DRAIN_S", "-1"),
         ("VOCAL_ENDPOINT_MS", "7"),
@@ -62,6 +64,13 @@ def test_an_error_names_the_variable_its_value_and_what_is_allowed(variable: str
     assert "\n" not in message
 
 
+def test_a_bad_ice_server_is_named_without_its_password() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"VOCAL_ICE_SERVERS": "stun:stun.example.org,turn:user:hunter2@turn.example.org"})
+    assert str(caught.value).startswith("VOCAL_ICE_SERVERS is not usable: ICE server 2: ")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_each_fault_has_its_own_line() -> None:
     with pytest.raises(ConfigError) as caught:
         load({"VOCAL_PORT": "x", "VOCAL_DRAIN_S": "y"})
@@ -69,9 +78,9 @@ def test_each_fault_has_its_own_line() -> None:
 
 
 def test_a_secret_is_shown_neither_in_errors_nor_in_the_configuration() -> None:
-    config = load(
-        {"VOCAL_API_KEYS": "hunter2-key", "VOCAL_TURN_SECRET": "hunter2-turn", "GROQ_API_KEY": "hunter2"}
-    )
+    names = ("VOCAL_API_KEYS", "VOCAL_TURN_SECRET", "GROQ_API_KEY")
+    ice = '[{"urls": "turn:turn.example.org", "username": "me", "credential": "hunter2"}]'
+    config = load({**dict.fromkeys(names, "hunter2"), "VOCAL_ICE_SERVERS": ice})
     assert "hunter2" not in repr(config)
     assert "hunter2" not in str(config)
     assert config.settings["GROQ_API_KEY"] == "hunter2"

@@ -4,6 +4,8 @@ import * as api from "./api.js";
 import { CallError } from "./errors.js";
 import * as rtvi from "./rtvi.js";
 
+const NO_WAY = "No connection came about. A firewall may block UDP between you and the server.";
+const LOST = "The connection was lost. Start again when you are back online.";
 const FAREWELL = "The server ended the call.";
 const CONNECT_LIMIT_MS = 20_000;
 
@@ -27,6 +29,7 @@ export class Call {
   /** @type {string | null} */ #id = null;
   /** @type {RTCIceCandidate[]} */ #candidates = [];
   #limit = 0;
+  #ready = false;
   #ended = false;
 
   /** @param {Listener} listener @param {Record<string, unknown>} requestData who to speak with */
@@ -37,8 +40,7 @@ export class Call {
 
   /** Connect. Everything that goes wrong, now or later, comes as `onEnd`. */
   async connect() {
-    this.#limit = setTimeout(() => this.#end(new CallError(
-      "No connection came about. A firewall may block UDP between you and the server.")), CONNECT_LIMIT_MS);
+    this.#limit = setTimeout(() => this.#end(new CallError(NO_WAY)), CONNECT_LIMIT_MS);
     try {
       await this.#connect();
     } catch (error) {
@@ -121,7 +123,7 @@ export class Call {
 
   /** @param {RTCPeerConnectionState} state */
   #follow(state) {
-    if (state === "failed") this.#end(new CallError("The connection was lost. Start again when you are back online."));
+    if (state === "failed") this.#end(new CallError(this.#ready ? LOST : NO_WAY));
     if (state === "disconnected" || state === "connected") this.listener.onSteady(state === "connected");
   }
 
@@ -131,6 +133,7 @@ export class Call {
     if (!message || this.#ended) return;
     if (message.type === "bot-ready") {
       clearTimeout(this.#limit);
+      this.#ready = true;
       this.listener.onReady();
     }
     this.listener.onMessage(message);

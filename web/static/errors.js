@@ -31,8 +31,9 @@ function explainAnswer({ status, message, retryAfterS }) {
   if (status === 401) return hasKey() ? "The server does not know this API key." : "This server asks for an API key.";
   if (status === 403) return `The server does not accept calls from this page: ${message}`;
   if (status === 503 || status === 429) {
+    const what = status === 503 ? "All lines are busy." : "That was too often.";
     const when = retryAfterS === null ? "in a moment" : `in ${retryAfterS} ${retryAfterS === 1 ? "second" : "seconds"}`;
-    return `All lines are busy. Try again ${when}.`;
+    return `${what} Try again ${when}.`;
   }
   return `The server refused the call: ${message}`;
 }

@@ -6,18 +6,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport, RtpRouter
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
-from aiortc.rtp import RtpPacket
 from OpenSSL import SSL
 
 from .patching import replace
 
 log = logging.getLogger(__name__)
-
-MAX_STREAMS = 16
-"""Synchronization sources one transport may use; a call has one, a restarted microphone a second."""
 
 CIPHERS = ":".join(
     f"ECDHE-{certificate}-{cipher}"
@@ -65,23 +61,6 @@ def _dropping(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitab
     return handle
 
 
-def sources_without_end() -> None:
-    """Route at most 16 synchronization sources a transport; packets of further ones are dropped.
-
-    Without it each new source takes memory for the rest of the call, and from the 32nd on the reports no longer fit.
-    """
-
-    def make(original: Callable[..., RTCRtpReceiver | None]) -> Callable[..., RTCRtpReceiver | None]:
-        def route_rtp(self: RtpRouter, packet: RtpPacket) -> RTCRtpReceiver | None:
-            if packet.ssrc not in self.ssrc_table and len(self.ssrc_table) >= MAX_STREAMS:
-                return None
-            return original(self, packet)
-
-        return route_rtp
-
-    replace(RtpRouter, "route_rtp", "self packet", make)
-
-
 def report_that_cannot_be_written() -> None:
     """Let a sender or receiver stop although its report task failed.
 
@@ -107,4 +86,4 @@ def _exiting(event: str) -> Callable[[Callable[..., Awaitable[None]]], Callable[
     return make
 
 
-REMEDIES = (rsa_certificates, packet_that_raises, sources_without_end, report_that_cannot_be_written)
+REMEDIES = (rsa_certificates, packet_that_raises, report_that_cannot_be_written)

@@ -6,16 +6,18 @@ line over both. Engines read their own settings (keys, URLs, model names) from t
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from pipeline.errors import VocalError
+from signaling.auth import check_exposure
 from signaling.ice import IceServer, parse_ice_servers
+from signaling.origins import Origins
 
 PREFIX = "VOCAL_"
 SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD")
@@ -33,6 +35,11 @@ def _parse_ice(value: Any) -> Any:
     return parse_ice_servers(value) if isinstance(value, str) else value
 
 
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    Origins(origins, "")
+    return origins
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Engine = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")]
 
@@ -46,7 +53,9 @@ class Config(BaseModel):
     port: int = Field(8000, ge=0, le=65535, description="a port from 0 (any free one) to 65535")
     insecure: bool = Field(False, description="1 or 0; 1 serves other machines without a key")
     api_keys: Words = Field((), repr=False, description="keys, separated by commas")
-    origins: Words = Field((), description="origins such as https://example.org, separated by commas")
+    origins: Annotated[Words, AfterValidator(_check_origins)] = Field(
+        (), description="origins such as https://example.org, separated by commas"
+    )
 
     ice_servers: Annotated[tuple[IceServer, ...], BeforeValidator(_parse_ice)] = Field(
         (), description="stun: and turn: URLs, separated by commas, or JSON: a list of {urls, username, credential}"
@@ -71,28 +80,9 @@ class Config(BaseModel):
 
     settings: Mapping[str, str] = Field(default_factory=dict, repr=False, description="everything, for the engines")
 
-    @model_validator(mode="after")
-    def _guard_exposure(self) -> Self:
-        if not (is_loopback(self.host) or self.api_keys or self.insecure):
-            raise ValueError(
-                f"VOCAL_HOST={self.host!r} would let other machines in without a key: set VOCAL_API_KEYS, or say "
-                "--insecure (VOCAL_INSECURE=1)"
-            )
-        return self
-
     def engine_names(self) -> dict[str, str]:
         """Return the wanted engine (or ``auto``) of each kind."""
         return {"vad": self.vad, "stt": self.stt, "llm": self.llm, "tts": self.tts, "turn": self.turn}
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def environment(env_file: Path = Path(".env")) -> dict[str, str]:
@@ -108,17 +98,19 @@ def load(settings: Mapping[str, str]) -> Config:
     if "log_level" in given:
         given["log_level"] = given["log_level"].upper()
     try:
-        return Config(**given, settings=dict(settings))
+        config = Config(**given, settings=dict(settings))
+        check_exposure(config.host, config.api_keys, config.insecure)
+    except VocalError as error:
+        raise ConfigError(str(error)) from None
     except ValidationError as error:
         raise ConfigError("\n".join(dict.fromkeys(_explain(fault, settings) for fault in error.errors()))) from None
+    return config
 
 
 def _explain(fault: Any, settings: Mapping[str, str]) -> str:
-    said = str(fault["msg"]).removeprefix("Value error, ")
-    if not fault["loc"]:
-        return said
-    variable = PREFIX + str(fault["loc"][0]).upper()
+    name = str(fault["loc"][0])
+    variable = PREFIX + name.upper()
     if fault["type"] == "value_error":
-        return f"{variable} is not usable: {said}"
+        return f"{variable} is not usable: {str(fault['msg']).removeprefix('Value error, ')}"
     shown = "(hidden)" if any(word in variable for word in SECRET) else repr(settings.get(variable))
-    return f"{variable}={shown} is not usable: it must be {Config.model_fields[str(fault['loc'][0])].description}"
+    return f"{variable}={shown} is not usable: it must be {Config.model_fields[name].description}"

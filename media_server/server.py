@@ -21,8 +21,10 @@ from aiohttp import web
 
 from pipeline.errors import VocalError
 
+from signaling.origins import is_loopback
+
 from .app import CHOSEN, HUB, create_app
-from .config import Config, is_loopback
+from .config import Config
 
 log = logging.getLogger(__name__)
 

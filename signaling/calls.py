@@ -47,7 +47,8 @@ class Calls(Protocol):
 
     async def accept(self, offer: Offer) -> Answer:
         """Answer an offer. Raises Overloaded before looking at the SDP, ProtocolError for a bad one or an unknown
-        ``restart_of`` or ``listen_to`` (status 404) or an unknown agent (param ``agent``)."""
+        ``restart_of`` or ``listen_to`` (status 404) or an unknown agent (param ``agent``). Canceling is safe: then,
+        as after an error, nothing of the call stays."""
         ...
 
     async def add_candidates(self, call_id: str, candidates: Sequence[Candidate]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import StringConstraints, ValidationError
+
+from signaling.schema import Wire, explain
 
 LABEL = "rtvi-ai"
 MESSAGE_MAX_BYTES = 64 * 1024
@@ -18,12 +20,6 @@ TYPE_MAX = 128
 VERSION_MAX = 32
 
 ShortText = Annotated[str, StringConstraints(max_length=TYPE_MAX)]
-
-
-class Wire(BaseModel):
-    """A part of a message: unknown fields are let through unread, so that newer clients connect."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
 class Envelope(Wire):
@@ -134,11 +130,11 @@ def parse(message: str | bytes) -> Input | Refusal | None:
     try:
         envelope = Envelope.model_validate_json(raw)
     except ValidationError as error:
-        return Refusal("", first_error(error))
+        return Refusal("", explain(error))
     try:
         return open_envelope(envelope)
     except ValidationError as error:
-        return Refusal(envelope.id, f"{envelope.type}: {first_error(error)}")
+        return Refusal(envelope.id, f"{envelope.type}: {explain(error)}")
 
 
 def open_envelope(envelope: Envelope) -> Input | Refusal | None:
@@ -182,10 +178,3 @@ def parse_version(version: str | None) -> tuple[int, int, int]:
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
         return (0, 0, 0)
     return (int(parts[0]), int(parts[1]), int(parts[2]))
-
-
-def first_error(error: ValidationError) -> str:
-    """Say in one line which field was wrong and why, without repeating what was sent."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in details["loc"])
-    return f"{field}: {details['msg']}" if field else str(details["msg"])

@@ -1,0 +1,76 @@
+"""One shape for every error of the whole application: ``{"error": {"message", "type", "param"}}``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from pipeline.errors import EngineError, EngineUnavailable, Overloaded, ProtocolError
+
+log = logging.getLogger(__name__)
+
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+KEPT_HEADERS = (hdrs.ALLOW, hdrs.RETRY_AFTER, hdrs.WWW_AUTHENTICATE)
+
+
+def error_response(
+    status: int, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Answer with an error; ``param`` names the field at fault."""
+    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    body = {"error": {"message": message, "type": kind, "param": param}}
+    return web.json_response(body, status=status, headers=headers)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what a handler raises into an answer: theirs 4xx, ours 5xx, full 503. Put it first among the middlewares.
+
+    What nobody foresaw is logged once, here, and answered without a word of what it was. Where a response has begun,
+    or the client is gone, there is nobody to answer: ConnectionError makes aiohttp close the connection quietly.
+    """
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        answer = _http_error(request, error)
+    except Exception as error:
+        answer = _answer(request, error)
+    if request.writer.output_size > 0:
+        raise ConnectionError("an error after the response began")
+    return answer
+
+
+def _answer(request: web.Request, error: Exception) -> web.Response:
+    match error:
+        case ProtocolError():
+            return error_response(error.status, str(error), error.param)
+        case Overloaded():
+            return error_response(503, str(error), headers={hdrs.RETRY_AFTER: str(error.retry_after_s)})
+        case EngineUnavailable():
+            return error_response(500, str(error))
+        case EngineError():
+            return error_response(502, str(error))
+        case ConnectionError() if request.transport is None or request.transport.is_closing():
+            raise error
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return error_response(500, "internal error: the server's log says more")
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    headers = {str(name): error.headers[name] for name in KEPT_HEADERS if name in error.headers}
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return error_response(405, f"{request.method} is not possible here, only {allowed}", headers=headers)
+    message = "there is nothing at this address" if error.status == 404 else error.reason
+    return error_response(error.status, message, headers=headers)

@@ -1,0 +1,1 @@
+"""What docs/latency.md quotes, runnable by anyone: ``python -m benchmarks.<name>``."""

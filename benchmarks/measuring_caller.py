@@ -1,0 +1,165 @@
+"""A caller that only measures: it speaks tones on a fixed 20 ms cadence and notes when sound came back.
+
+It adds no delay of its own: what arrives is decoded in the moment it arrives, and there is no standing buffer. Its
+cadence starts wherever it starts, so calls meet the server's clock at a random phase.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import numpy as np
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+
+from media_server import hardening
+from media_server.tracks import Microphone, PlayoutTrack
+from pipeline.audio import VOICE_RATE_HZ, AudioFormat, AudioFrame, Pcm
+from pipeline.clock import FrameClock
+
+FORMAT = AudioFormat(VOICE_RATE_HZ)
+AUDIBLE = 500
+SPEECH_LEVEL = 12_000
+QUIET_S = 0.1
+"""So long without sound: the agent has stopped."""
+
+
+class Mouth:
+    """A microphone's steady frames: a tone while it speaks, faint noise else."""
+
+    format = FORMAT
+
+    def __init__(self, seed: int) -> None:
+        self._clock = FrameClock(FORMAT.ptime_ms, FORMAT.frame_samples)
+        self._noise = np.random.default_rng(seed)
+        self._frames_left = 0
+        self.started_s = 0.0
+        self.ended = asyncio.Event()
+        self.ended_s = 0.0
+
+    def speak(self, seconds: float) -> None:
+        """Speak from the next frame on."""
+        self._frames_left = round(seconds * 50)
+        self.started_s = 0.0
+        self.ended.clear()
+
+    async def next_frame(self) -> AudioFrame:
+        """Return the next frame when it is due; note when speech begins and ends to leave."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._clock.wait_s(loop.time(), speech=False)))
+        pts = self._clock.tick(loop.time(), speech=False)
+        if not self._frames_left:
+            return AudioFrame(self._noise.integers(-20, 20, FORMAT.frame_samples).astype(np.int16), 24_000, pts)
+        self._frames_left -= 1
+        self.started_s = self.started_s or loop.time()
+        if not self._frames_left:
+            self.ended_s = loop.time()
+            self.ended.set()
+        return AudioFrame(_tone(pts), VOICE_RATE_HZ, pts)
+
+
+def _tone(pts: int) -> Pcm:
+    phase = (np.arange(FORMAT.frame_samples) + pts) * (2 * np.pi * 300 / VOICE_RATE_HZ)
+    tone: Pcm = (np.sin(phase) * SPEECH_LEVEL).astype(np.int16)
+    return tone
+
+
+class Ear:
+    """When something arrived, and when it was audible."""
+
+    def __init__(self) -> None:
+        self.arrivals_s: deque[float] = deque(maxlen=10_000)
+        self.gaps_s: list[float] = []
+        self._last_s: float | None = None
+        self._heard = asyncio.Event()
+
+    def push(self, pcm: Pcm) -> None:
+        """Take what arrived just now."""
+        now_s = asyncio.get_running_loop().time()
+        if self._last_s is not None:
+            self.gaps_s.append(now_s - self._last_s)
+        self._last_s = now_s
+        if np.abs(pcm.astype(np.int32)).max(initial=0) > AUDIBLE:
+            self.arrivals_s.append(now_s)
+            self._heard.set()
+
+    async def first_after(self, at_s: float, timeout_s: float = 5.0) -> float:
+        """Wait for the first sound that arrives after ``at_s``. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            while not self.arrivals_s or self.arrivals_s[-1] <= at_s:
+                self._heard.clear()
+                await self._heard.wait()
+        return next(t for t in self.arrivals_s if t > at_s)
+
+    def last_before_quiet(self, at_s: float) -> float:
+        """Return the last sound after ``at_s`` before it was quiet for a while; ``at_s`` if there was none."""
+        last_s = at_s
+        for arrival_s in self.arrivals_s:
+            if arrival_s > last_s + QUIET_S:
+                break
+            last_s = max(last_s, arrival_s)
+        return last_s
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """``response_s``: the last sample of speech left to the first audible packet arrived. ``cut_s``: the caller's onset
+    left to the last audible packet arrived; None where the agent was not speaking."""
+
+    response_s: float
+    cut_s: float | None
+
+
+class Caller:
+    """A call in progress."""
+
+    def __init__(self, seed: int) -> None:
+        self.ear = Ear()
+        self.mouth = Mouth(seed)
+        self.track = PlayoutTrack(self.mouth)
+        self._random = random.Random(seed)
+
+    async def take_turns(self, turns: int, speech_s: float = 0.5) -> list[Turn]:
+        """Speak ``turns`` times, each time into the answer to the one before, at random moments."""
+        taken: list[Turn] = []
+        for i in range(turns):
+            self.mouth.speak(speech_s)
+            await self.mouth.ended.wait()
+            first_s = await self.ear.first_after(self.mouth.ended_s)
+            cut_s = self.ear.last_before_quiet(self.mouth.started_s) - self.mouth.started_s if i else None
+            taken.append(Turn(first_s - self.mouth.ended_s, cut_s))
+            await asyncio.sleep(self._random.uniform(0.4, 0.9))
+        return taken
+
+
+@asynccontextmanager
+async def call(url: str, seed: int) -> AsyncIterator[Caller]:
+    """Connect to a server that answers ``POST /api/offer``; hang up on the way out."""
+    hardening.apply()
+    caller = Caller(seed)
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    microphone = Microphone(caller.ear.push, 48_000)
+    connected = asyncio.Event()
+    peer.on("connectionstatechange", lambda: connected.set() if peer.connectionState == "connected" else None)
+    caller.track.attach(peer.addTrack(caller.track))
+    microphone.attach(peer.getTransceivers()[0].receiver)
+    peer.createDataChannel("rtvi-ai")
+    try:
+        await peer.setLocalDescription(await peer.createOffer())
+        offer = {"sdp": peer.localDescription.sdp, "type": "offer"}
+        async with aiohttp.ClientSession() as http, http.post(f"{url}/api/offer", json=offer) as response:
+            response.raise_for_status()
+            answer = await response.json()
+        await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        async with asyncio.timeout(10):
+            await connected.wait()
+        await asyncio.sleep(1.0)
+        yield caller
+    finally:
+        microphone.close()
+        await peer.close()

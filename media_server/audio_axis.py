@@ -9,8 +9,9 @@ caller's nor free of jitter). The rules:
   jump that the next packet may show, so a pause is never counted twice; and where the clock decided, the jump adds
   nothing beyond it, so an hour of silence with 500 ppm between both clocks is still an hour.
 - ``filled_s`` is the moment up to which the axis is filled. Sound that comes late pulls it along; sound that comes in
-  a burst after silence was fed runs ahead of it, at most 1 s, and is paid back by less silence later. A debt is
-  forgiven by 1 % of what is played: far more than clocks drift, far less than anybody hears.
+  a burst after silence was fed runs ahead of it, at most 1 s, and is paid back by less silence later. Such a debt is
+  forgiven by 1 % of what is played (more than clocks drift), but for the last chunk of silence before sound came back:
+  that much (up to 20 ms) the clock did feed too early, time and again.
 
 Sans-IO: time is an argument, in seconds; samples are at the rate of the axis.
 """
@@ -20,6 +21,8 @@ from __future__ import annotations
 MAX_QUIET_S = 0.200
 SILENCE_CHUNK_S = 0.020
 MAX_AHEAD_S = 1.0
+MAX_JUMP_AHEAD_S = 0.5
+"""How far timestamps alone may take the axis; less than what sound may, so that jumps without end add nothing more."""
 FORGIVEN = 0.01
 
 
@@ -31,6 +34,7 @@ class AudioAxis:
         self._filled_s = now_s
         self._heard_s = now_s
         self._fed_s = 0.0
+        self._owed_s = 0.0
 
     @property
     def deadline_s(self) -> float:
@@ -40,17 +44,17 @@ class AudioAxis:
     def play(self, samples: int, now_s: float) -> None:
         """Note that sound was added."""
         seconds = samples / self._rate_hz
-        self._fed_s = 0.0
+        ahead_s = max(0.0, self._filled_s + seconds - now_s)
+        self._owed_s = min(ahead_s, self._owed_s)
+        self._filled_s = now_s + min(max(self._owed_s, ahead_s - seconds * FORGIVEN), MAX_AHEAD_S)
         self._heard_s = now_s
-        self._filled_s += seconds
-        ahead_s = self._filled_s - now_s
-        self._filled_s = now_s + min(max(0.0, ahead_s - seconds * FORGIVEN), MAX_AHEAD_S)
+        self._fed_s = 0.0
 
     def gap(self, samples: int, now_s: float) -> int:
         """Return how many of ``samples`` that are missing before the next sound to add, and note them as added."""
         fed_s = min(self._fed_s, samples / self._rate_hz)
         self._fed_s -= fed_s
-        room_s = MAX_AHEAD_S if not fed_s else 0.0
+        room_s = 0.0 if fed_s else MAX_JUMP_AHEAD_S
         wanted_s = min(samples / self._rate_hz - fed_s, now_s - self._filled_s + room_s)
         return self._fill(wanted_s)
 
@@ -62,6 +66,7 @@ class AudioAxis:
             self._filled_s = now_s - MAX_AHEAD_S
         samples = self._fill(now_s - self._filled_s)
         self._fed_s += samples / self._rate_hz
+        self._owed_s = SILENCE_CHUNK_S
         return samples
 
     def _fill(self, seconds: float) -> int:

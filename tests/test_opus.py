@@ -232,7 +232,7 @@ def test_fec_beats_concealment_beats_nothing(packets: list[bytes], percent: int)
     holes = clean.copy()
     for index in lost:
         holes[index * 320 : index * 320 + 320] = 0
-    assert recovered < concealed - 2.5
+    assert recovered < concealed - 2
     assert concealed < error_db(holes, clean) - 0.5
 
 

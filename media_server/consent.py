@@ -31,6 +31,12 @@ def silent_s(connection: ice.Connection) -> float | None:
     return None if heard_at is None else asyncio.get_running_loop().time() - heard_at
 
 
+def round_trip_s(connection: ice.Connection) -> float | None:
+    """Return how long the latest answered check took, None before the first."""
+    found: float | None = vars(connection).get("_vocal_round_trip_s")
+    return found
+
+
 @dataclass(slots=True)
 class Check:
     """One consent check in flight: takes the place of a STUN transaction, but nobody waits for it."""
@@ -47,6 +53,8 @@ class Check:
         success = message.message_class is stun.Class.RESPONSE and addr == self.address
         if success and message.check_message_integrity(self.key):
             self.consent.renew()
+            connection = self.consent.connection
+            vars(connection)["_vocal_round_trip_s"] = asyncio.get_running_loop().time() - self.sent_at
 
 
 @dataclass(slots=True)

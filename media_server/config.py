@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from pipeline.engines import Kind
 from pipeline.errors import VocalError
 from signaling.auth import check_exposure
 from signaling.ice import IceServer, parse_ice_servers
@@ -80,7 +81,7 @@ class Config(BaseModel):
 
     settings: Mapping[str, str] = Field(default_factory=dict, repr=False, description="everything, for the engines")
 
-    def engine_names(self) -> dict[str, str]:
+    def engine_names(self) -> dict[Kind, str]:
         """Return the wanted engine (or ``auto``) of each kind."""
         return {"vad": self.vad, "stt": self.stt, "llm": self.llm, "tts": self.tts, "turn": self.turn}
 

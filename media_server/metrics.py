@@ -6,46 +6,95 @@ Each `Metrics` has its own registry, so several servers in one process do not mi
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client import generate_latest as render
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from pipeline.events import EngineFailed, Event, ReplyFinished, ReplyInterrupted, SessionClosed, TurnMeasured
+from pipeline.events import EngineFailed, Event, ReplyFinished, ReplyInterrupted, TurnMeasured
 
 BUCKETS_MS = (10, 20, 40, 60, 80, 100, 150, 200, 250, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000, 5000, 10_000)
 LAG_BUCKETS_MS = (1, 2, 5, 10, 20, 40, 60, 100, 200, 500, 1000)
 
 STAGES = tuple(field.name for field in fields(TurnMeasured) if field.name.endswith("_ms"))
 
-Counts = Callable[[], Mapping[str, int]]
-"""The counters a live call keeps, by the names in `CALL_COUNTERS`."""
-
 CALL_COUNTERS = {
     "revoked_replies": "Replies prepared before the turn was over and thrown away because the caller went on",
     "late_frames": "Outgoing frames that left more than a frame late",
     "skipped_frames": "Outgoing frames given up to get back on time",
-    "received_packets": "Audio packets received",
-    "concealed_packets": "Audio packets that never came and were made up for by concealment",
-    "recovered_packets": "Audio packets that never came and were recovered from forward error correction",
-    "late_packets": "Audio packets that came too late to be heard",
-    "duplicate_packets": "Audio packets that came twice",
+    "dropped_messages": "Data-channel messages dropped at a bound",
+    "microphone_received": "Audio packets received",
+    "microphone_lost": "Audio packets that never came",
+    "microphone_recovered": "Lost audio packets recovered from forward error correction",
+    "microphone_concealed": "Lost audio packets made up for",
+    "microphone_late": "Audio packets that came too late to be heard",
+    "microphone_duplicate": "Audio packets that came twice",
+    "microphone_reordered": "Audio packets that came out of order, and in time",
+    "microphone_undecodable": "Audio packets that were none",
 }
+"""The counters that calls keep themselves, by the names they have there."""
+
+
+class CountedPeer(Protocol):
+    """A peer as far as it is counted."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Return its counters by name."""
+        ...
+
+
+class CountedSession(Protocol):
+    """A session as far as it is counted."""
+
+    @property
+    def revoked_replies(self) -> int:
+        """Replies prepared in vain."""
+        ...
+
+
+class CountedCall(Protocol):
+    """A call as far as it is counted; one that only listens to another's is not."""
+
+    @property
+    def peer(self) -> CountedPeer:
+        """Its connection."""
+        ...
+
+    @property
+    def session(self) -> CountedSession:
+        """Its conversation."""
+        ...
+
+    @property
+    def listens_to(self) -> str | None:
+        """The call it listens to, if any."""
+        ...
 
 
 class Metrics:
     """Counters, gauges and histograms of one server. Everything here is synchronous and cheap."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each counter, which nobody reads
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self.calls = CallCounters()
+        self.calls = CallCounts()
         self.registry.register(self.calls)
         self.sessions = Gauge("vocal_sessions_active", "Sessions running now", registry=self.registry)
+        self.sessions_started = self._counter("sessions", "Sessions that have begun")
         self.session_ends = self._counter("sessions_ended", "Sessions that have ended, by why", "reason")
         self.refusals = self._counter("sessions_refused", "Offers refused before a session began, by why", "reason")
         self.barge_ins = self._counter("barge_ins", "Replies cut off after the caller had heard part of them")
@@ -55,6 +104,24 @@ class Metrics:
         self.turn_ms = self._histogram(
             "turn_stage_ms", "When a stage was reached, after the caller's last speech sample", BUCKETS_MS, "stage"
         )
+
+    def call_opened(self, call: CountedCall) -> None:
+        """Count a call that has begun."""
+        if call.listens_to is None:
+            self.sessions.inc()
+            self.sessions_started.inc()
+            self.calls.add(call)
+
+    def call_closed(self, call: CountedCall, reason: str) -> None:
+        """Count a call that has ended. ``reason`` is one of few."""
+        if call.listens_to is None:
+            self.sessions.dec()
+            self.session_ends.labels(reason).inc()
+            self.calls.remove(call)
+
+    def refused(self, reason: str) -> None:
+        """Count an offer that was turned away. ``reason`` is one of few."""
+        self.refusals.labels(reason).inc()
 
     def observe(self, event: Event) -> None:
         """Count one event of a session: a listener for ``session.subscribe``."""
@@ -70,9 +137,6 @@ class Metrics:
                     self.replies.labels("failed").inc()
             case TurnMeasured():
                 self._observe_turn(event)
-            case SessionClosed(reason=reason):
-                self.sessions.dec()
-                self.session_ends.labels(reason).inc()
             case _:
                 pass
 
@@ -93,27 +157,31 @@ class Metrics:
         return Histogram(f"vocal_{name}", text, labels, buckets=buckets, registry=self.registry)
 
 
-class CallCounters(Collector):
-    """The sums of the counters that calls keep themselves: those that ended plus those that run."""
+class CallCounts(Collector):
+    """The sums of the counters that calls keep themselves: those that have ended plus those that run."""
 
     def __init__(self) -> None:
         self._ended: Tally[str] = Tally()
-        self._running: dict[object, Counts] = {}
+        self._running: set[CountedCall] = set()
 
-    def open(self, call: object, counts: Counts) -> None:
-        """Ask ``counts`` at each scrape until ``close``; several of one call add up under different keys."""
-        self._running[call] = counts
+    def add(self, call: CountedCall) -> None:
+        """Ask this call at each scrape until it is removed."""
+        self._running.add(call)
 
-    def close(self, call: object) -> None:
-        """Take the call's last counts into the sums. An unknown call is none."""
-        counts = self._running.pop(call, None)
-        if counts is not None:
-            self._ended.update(counts())
+    def remove(self, call: CountedCall) -> None:
+        """Take the call's last counts into the sums. Removing it twice is harmless."""
+        if call in self._running:
+            self._running.remove(call)
+            self._ended.update(_counts(call))
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Yield one counter per name."""
         sums = self._ended.copy()
-        for counts in self._running.values():
-            sums.update(counts())
+        for call in self._running:
+            sums.update(_counts(call))
         for name, text in CALL_COUNTERS.items():
             yield CounterMetricFamily(f"vocal_{name}", text, value=sums[name])
+
+
+def _counts(call: CountedCall) -> Mapping[str, int]:
+    return {**call.peer.counts(), "revoked_replies": call.session.revoked_replies}

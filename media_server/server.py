@@ -20,7 +20,6 @@ from contextlib import ExitStack
 from aiohttp import web
 
 from pipeline.errors import VocalError
-
 from signaling.origins import is_loopback
 
 from .app import CHOSEN, HUB, create_app
@@ -98,8 +97,8 @@ async def _serve(config: Config, sockets: Sequence[socket.socket], announce: Cal
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S, handle_signals=False)
     try:
         await runner.setup()
-        for choice in app[CHOSEN]:
-            announce(str(choice))
+        for chosen in app[CHOSEN].values():
+            announce(chosen.why)
         for sock in sockets:
             await web.SockSite(runner, sock).start()
         gc.collect()

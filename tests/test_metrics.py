@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from media_server.metrics import CALL_COUNTERS, STAGES, Metrics
-from pipeline.events import EngineFailed, ReplyFinished, ReplyInterrupted, SessionClosed, TurnMeasured
+from pipeline.events import EngineFailed, ReplyFinished, ReplyInterrupted, TurnMeasured
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -53,30 +55,60 @@ def test_what_was_said_is_not_in_the_metrics() -> None:
     assert b"secret" not in metrics.render()
 
 
+@dataclass(frozen=True, eq=False)
+class FakeCall:
+    """A call that counts what it is told to."""
+
+    numbers: dict[str, int]
+    listens_to: str | None = None
+    revoked_replies: int = 0
+
+    @property
+    def peer(self) -> FakeCall:
+        """Play the peer, too."""
+        return self
+
+    @property
+    def session(self) -> FakeCall:
+        """Play the session, too."""
+        return self
+
+    def counts(self) -> dict[str, int]:
+        """Return a copy, as a peer does."""
+        return dict(self.numbers)
+
+
 def test_sessions_come_and_go() -> None:
     metrics = Metrics()
-    metrics.sessions.inc()
-    metrics.sessions.inc()
-    metrics.observe(SessionClosed("hung up"))
+    one, other, listener = FakeCall({}), FakeCall({}), FakeCall({}, listens_to="one")
+    for call in (one, other, listener):
+        metrics.call_opened(call)
+    metrics.call_closed(one, "hung up")
+    metrics.call_closed(listener, "session closed")
+    metrics.refused("full")
     found = samples(metrics)
     assert found["vocal_sessions_active"] == 1
+    assert found["vocal_sessions_total"] == 2
     assert found["vocal_sessions_ended_total{hung up}"] == 1
+    assert "vocal_sessions_ended_total{session closed}" not in found
+    assert found["vocal_sessions_refused_total{full}"] == 1
 
 
 def test_a_calls_counters_stay_in_the_sum_after_it_ended() -> None:
     metrics = Metrics()
-    first = {"late_frames": 2, "received_packets": 100}
-    second = {"late_frames": 1}
-    metrics.calls.open("first", lambda: first)
-    metrics.calls.open("second", lambda: second)
-    first["late_frames"] = 3
+    first = FakeCall({"late_frames": 2, "microphone_received": 100}, revoked_replies=3)
+    second = FakeCall({"late_frames": 1})
+    metrics.call_opened(first)
+    metrics.call_opened(second)
+    first.numbers["late_frames"] = 3
     assert samples(metrics)["vocal_late_frames_total"] == 4
-    metrics.calls.close("first")
-    metrics.calls.close("first")
-    first["late_frames"] = 99
+    metrics.call_closed(first, "hung up")
+    metrics.calls.remove(first)
+    first.numbers["late_frames"] = 99
     found = samples(metrics)
     assert found["vocal_late_frames_total"] == 4
-    assert found["vocal_received_packets_total"] == 100
+    assert found["vocal_microphone_received_total"] == 100
+    assert found["vocal_revoked_replies_total"] == 3
     assert {f"vocal_{name}_total" for name in CALL_COUNTERS} <= set(found)
 
 

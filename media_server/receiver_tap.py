@@ -19,7 +19,11 @@ from .patching import require_attributes
 
 MAX_SOURCES = 8
 """SSRCs a receiver may have had: aiortc keeps state for each for ever, and more than 31 break its RTCP reports."""
-_BUFFER, _QUEUE, _THREAD = (f"_RTCRtpReceiver__{name}" for name in ("jitter_buffer", "decoder_queue", "decoder_thread"))
+MAX_JITTER = (1 << 31) - 1
+"""What aiortc may report: its estimate can outgrow the report's 32 bits, which ends its reports and hangs ``stop``."""
+_BUFFER, _QUEUE, _THREAD, _STREAMS = (
+    f"_RTCRtpReceiver__{name}" for name in ("jitter_buffer", "decoder_queue", "decoder_thread", "remote_streams")
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +52,10 @@ def tap_receiver(
 
     To be called before the connection is up. Raises LibraryChanged if aiortc's receiver is not the one that was read.
     """
-    require_attributes(receiver, _BUFFER, _QUEUE, _THREAD)
+    require_attributes(receiver, _BUFFER, _QUEUE, _THREAD, _STREAMS)
     setattr(receiver, _BUFFER, _Tap(on_packet))
     _start_without_decoder(receiver, on_start)
-    _limit_sources(receiver)
+    _keep_reports_in_bounds(receiver)
 
 
 def _start_without_decoder(receiver: Any, on_start: Callable[[RTCRtpReceiveParameters], None]) -> None:
@@ -68,7 +72,7 @@ def _start_without_decoder(receiver: Any, on_start: Callable[[RTCRtpReceiveParam
     receiver.receive = receive_without_decoder
 
 
-def _limit_sources(receiver: Any) -> None:
+def _keep_reports_in_bounds(receiver: Any) -> None:
     handle = receiver._handle_rtp_packet
     known: set[int] = set()
 
@@ -78,5 +82,7 @@ def _limit_sources(receiver: Any) -> None:
             return
         known.add(packet.ssrc)
         await handle(packet, arrival_time_ms=arrival_time_ms)
+        if stream := getattr(receiver, _STREAMS).get(packet.ssrc):
+            stream._jitter_q4 = min(stream._jitter_q4, MAX_JITTER << 4)
 
     receiver._handle_rtp_packet = handle_rtp_packet

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import RtpPacket
+from aiortc.rtp import RtcpReceiverInfo, RtpPacket
 
 from media_server import opus
 from media_server.codecs import audio_codec
 from media_server.receiver_tap import MAX_SOURCES
 from media_server.tracks import Lateness, Microphone, PlayoutTrack
 from pipeline.audio import AudioFormat, AudioFrame, Pcm
+from pipeline.playout import Playout
 from tests import virtual_time
 from tests.test_opus import frames, speech
 
@@ -235,6 +236,21 @@ def test_too_many_sources_are_not_kept() -> None:
     asyncio.run(main())
 
 
+def test_timestamps_that_jump_do_not_break_the_reports() -> None:
+    """aiortc's jitter estimate would outgrow 32 bits, its RTCP task would end and closing the call never return."""
+
+    async def main() -> None:
+        async with call(ToneSource()) as connected:
+            await until(lambda: connected.microphone.counters["received"] >= 5)
+            stream = next(iter(connected.receiver._RTCRtpReceiver__remote_streams.values()))  # type: ignore[attr-defined]
+            stream._jitter_q4 = 1 << 40
+            before = connected.microphone.counters["received"]
+            await until(lambda: connected.microphone.counters["received"] > before)
+            RtcpReceiverInfo(1, 0, 0, stream.max_seq, stream.jitter, 0, 0).__bytes__()
+
+    asyncio.run(main())
+
+
 def test_whoever_listens_badly_does_not_end_the_call(caplog: pytest.LogCaptureFixture) -> None:
     def refuse(_: Pcm) -> None:
         raise RuntimeError("the session is broken")
@@ -413,6 +429,25 @@ def test_every_codec_sends_one_full_packet_a_frame(mime_type: str, rate_hz: int)
     sizes = virtual_time.run(main())
     if mime_type != "audio/opus":
         assert set(sizes) == {160}
+
+
+def test_a_playout_is_sent_as_it_plays() -> None:
+    async def main() -> None:
+        playout = Playout(AudioFormat(24_000))
+        track = PlayoutTrack(playout)
+        quiet = [await track.recv() for _ in range(20)]
+        writer = playout.open(1, rate_hz=22_050)
+        writer.begin("hello")
+        await writer.write((np.sin(np.arange(22_050) * 0.2) * 9000).astype(np.int16))
+        writer.end()
+        writer.finish()
+        loud = [await track.recv() for _ in range(20)]
+        assert track.frames == 40
+        assert track.silent_frames == 20
+        assert max(packet.size for packet in quiet[-5:]) < 40 < min(packet.size for packet in loud[2:])
+        assert [packet.pts for packet in quiet + loud] == [960 * index for index in range(40)]
+
+    virtual_time.run(main())
 
 
 def test_lateness_is_measured_per_talkspurt() -> None:

@@ -30,7 +30,7 @@ from signaling.routes import add_routes as add_signaling_routes
 from . import health
 from .config import Config
 from .engine_set import as_engines, open_engines
-from .hub import Hub, HubLimits, HubListener
+from .hub import Hub, Limits, HubListener
 from .log import SESSION
 from .metrics import Metrics
 
@@ -91,7 +91,7 @@ async def _open_hub(app: web.Application) -> AsyncIterator[None]:
         SessionMaker(as_engines(app[CHOSEN]), session_settings(config), metrics),
         Agents().find,
         lambda: tuples(ice.issue(datetime.now(UTC).timestamp(), "server")),
-        HubLimits(max_sessions=config.max_sessions, max_lag_ms=config.max_loop_lag_ms),
+        Limits(max_sessions=config.max_sessions, max_lag_ms=config.max_loop_lag_ms),
         HubListener(metrics.call_opened, metrics.call_closed, metrics.refused, metrics.lag_ms.observe),
     )
     async with hub:

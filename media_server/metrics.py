@@ -87,7 +87,8 @@ class Metrics:
     """Counters, gauges and histograms of one server. Everything here is synchronous and cheap."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each counter, which nobody reads
+        # a second series beside each counter, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

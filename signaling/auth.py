@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from pipeline.errors import VocalError
 from signaling.errors import error_response
@@ -23,8 +23,6 @@ from signaling.origins import Origins, is_loopback, is_preflight, preflight_head
 
 ACCESS_TOKEN = "access_token"
 PUBLIC_PATHS = ("/", "/static/*", "/favicon.ico", "/healthz", "/readyz")
-
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)

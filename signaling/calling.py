@@ -1,4 +1,4 @@
-"""What every way in has in common: an offer is admitted, answered, and the answer reaches the caller or nothing stays."""
+"""What every way in has in common: an offer is answered, and the answer reaches the caller or nothing stays."""
 
 from __future__ import annotations
 

@@ -19,6 +19,8 @@ TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+CLIENT_GONE = 499
+"""Read by nobody but logs and metrics: the client left before it was answered."""
 KEPT_HEADERS = (hdrs.ALLOW, hdrs.RETRY_AFTER, hdrs.WWW_AUTHENTICATE)
 
 
@@ -35,8 +37,8 @@ def error_response(
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn what a handler raises into an answer: theirs 4xx, ours 5xx, full 503. Put it first among the middlewares.
 
-    What nobody foresaw is logged once, here, and answered without a word of what it was. Where a response has begun,
-    or the client is gone, there is nobody to answer: ConnectionError makes aiohttp close the connection quietly.
+    What nobody foresaw is logged once, here, and answered without a word of what it was. Where a response has begun
+    the connection is closed, so that the client sees it cut short and not mixed with another.
     """
     try:
         return await handler(request)
@@ -46,8 +48,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         answer = _http_error(request, error)
     except Exception as error:
         answer = _answer(request, error)
-    if request.writer.output_size > 0:
-        raise ConnectionError("an error after the response began")
+    if request.writer.output_size > 0 and request.transport is not None:
+        request.transport.close()
     return answer
 
 
@@ -62,7 +64,7 @@ def _answer(request: web.Request, error: Exception) -> web.Response:
         case EngineError():
             return error_response(502, str(error))
         case ConnectionError() if request.transport is None or request.transport.is_closing():
-            raise error
+            return web.Response(status=CLIENT_GONE)
     log.error("%s %s failed", request.method, request.path, exc_info=error)
     return error_response(500, "internal error: the server's log says more")
 

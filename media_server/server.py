@@ -14,22 +14,28 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 from aiohttp import web
 
 from pipeline.errors import VocalError
+from pipeline.tasks import cancel_and_wait
 from signaling.origins import is_loopback
 
 from .app import CHOSEN, HUB, create_app
 from .config import Config
+from .patching import LibraryChanged
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 128
 CLOSE_S = 2.0
 """How long requests in progress may take to end once the sessions have."""
+
+SAME_SIGNAL_S = 0.5
+"""Some supervisors send a signal to the process and to its group: within this time it is one signal."""
 
 
 class StartFailed(Exception):
@@ -92,25 +98,34 @@ def _why_not_bound(error: OSError, host: str, port: int) -> str:
 
 
 async def _serve(config: Config, sockets: Sequence[socket.socket], announce: Callable[[str], None]) -> int:
-    stop = _signals()
-    app = create_app(config)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S, handle_signals=False)
-    try:
-        await runner.setup()
-        for chosen in app[CHOSEN].values():
-            announce(chosen.why)
-        for sock in sockets:
-            await web.SockSite(runner, sock).start()
-        gc.collect()
-        gc.freeze()  # what is loaded now stays: a full collection would stop the audio for 100 ms
-        announce(f"Vocal Node is ready: {address(config, sockets)}")
-        if await stop.get() == signal.SIGTERM:
-            await _drain(app, config.drain_s)
-    except VocalError as error:
-        raise StartFailed(str(error)) from error
-    finally:
-        await runner.cleanup()
+    with _signals() as signals:
+        app = create_app(config)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S, handle_signals=False)
+        starting = asyncio.create_task(_start(runner, sockets, announce), name="start")
+        stopping = asyncio.create_task(signals.get(), name="stop")
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                announce(f"Vocal Node is ready: {address(config, sockets)}")
+                if await stopping == signal.SIGTERM:
+                    await _drain(app, config.drain_s)
+        except (VocalError, LibraryChanged) as error:
+            raise StartFailed(str(error)) from error
+        finally:
+            await cancel_and_wait(starting, stopping)
+            await runner.cleanup()
     return 0
+
+
+async def _start(runner: web.AppRunner, sockets: Sequence[socket.socket], announce: Callable[[str], None]) -> None:
+    await runner.setup()
+    for chosen in runner.app[CHOSEN].values():
+        announce(chosen.why)
+    for sock in sockets:
+        await web.SockSite(runner, sock).start()
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: a full collection would stop the audio for 100 ms
 
 
 async def _drain(app: web.Application, limit_s: float) -> None:
@@ -125,19 +140,24 @@ def address(config: Config, sockets: Sequence[socket.socket]) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _signals() -> asyncio.Queue[int]:
-    """Queue SIGTERM and SIGINT; the second of either ends the process there and then."""
+@contextmanager
+def _signals() -> Iterator[asyncio.Queue[int]]:
+    """Queue SIGTERM and SIGINT; the second of either ends the process there and then, even if the loop is blocked."""
     loop = asyncio.get_running_loop()
     seen: asyncio.Queue[int] = asyncio.Queue()
-    count = 0
+    first_s: float | None = None
 
-    def note(number: int) -> None:
-        nonlocal count
-        count += 1
-        if count > 1:
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal first_s
+        if first_s is None:
+            first_s = loop.time()
+            loop.call_soon_threadsafe(seen.put_nowait, number)
+        elif loop.time() - first_s > SAME_SIGNAL_S:
             os._exit(128 + number)  # no atexit: it would wait for worker threads
-        seen.put_nowait(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, note, number)
-    return seen
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -33,7 +33,7 @@ FindAgent = Callable[[Mapping[str, Any]], Agent]
 
 
 @dataclass(frozen=True, slots=True)
-class HubLimits:
+class Limits:
     """How many sessions, how late the loop may be for another one, and what is kept of calls that broke off."""
 
     max_sessions: int = 64
@@ -81,7 +81,7 @@ class Hub:
         make_session: MakeSession,
         find_agent: FindAgent,
         ice_servers: Callable[[], Sequence[IceServerTuple]] = tuple,
-        limits: HubLimits | None = None,
+        limits: Limits | None = None,
         listener: HubListener | None = None,
     ) -> None:
         hardening.apply()
@@ -89,7 +89,7 @@ class Hub:
         self._make_session = make_session
         self._find_agent = find_agent
         self._ice_servers = ice_servers
-        self._limits = limits or HubLimits()
+        self._limits = limits or Limits()
         self._listener = listener or HubListener()
         self._lag = LoopLag(self._listener.lag_ms)
         self._calls: dict[str, Call] = {}

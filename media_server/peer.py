@@ -90,12 +90,14 @@ class Peer:
         Raises ProtocolError for whatever the library has against the offer, Overloaded where this machine has no socket
         to offer; then, and when canceled, the peer is closed.
         """
+        answering = asyncio.create_task(self._answer(), name="peer-answer")
         try:
-            answer = await self._answer()
+            answer = await asyncio.shield(answering)
             if "a=candidate:" not in answer:
                 raise Overloaded("this machine could not open a socket for the call; try again later")
             return answer
         except BaseException as error:
+            await asyncio.wait((answering,))  # gathering that is cut short forgets the sockets it has opened
             await self.close("refused")
             if isinstance(error, Overloaded) or not isinstance(error, Exception):
                 raise

@@ -92,7 +92,8 @@ class Library:
         """Yield names and languages in lower case, each with an identifier; of several, the preferred comes last."""
         voices = [v.contents for v in _until_null(self._lib.espeak_ListVoices(None))]
         spoken = [(priority, language, v) for v in voices for priority, language in _languages(v.languages)]
-        for _, language, voice in reversed(sorted(spoken, key=lambda item: item[0])):
+        spoken.reverse()
+        for _, language, voice in sorted(spoken, key=lambda item: -item[0]):
             yield language.lower(), voice.identifier.decode()
         for voice in voices:
             yield voice.name.decode().lower(), voice.identifier.decode()
@@ -146,5 +147,5 @@ def library() -> Library:
     except ModuleNotFoundError as error:
         raise EngineUnavailable("pip install espeakng-loader") from error
     loaded = Library(espeakng_loader.get_library_path(), espeakng_loader.get_data_path())
-    loaded.speak("ready", "gmw/en-US", WORDS_PER_MINUTE, lambda _: False)  # loads its English: not in a call
+    loaded.speak("ready", "gmw/en-US", WORDS_PER_MINUTE, lambda _: True)  # loads its English: not in a call
     return loaded

@@ -1,7 +1,7 @@
 """``vocal-node call FILE``: a caller without a browser.
 
 It speaks a sound file to a running server over WebRTC, prints both sides' words and each turn's latency, by the
-server's account and by its own: from its last audible sample that left to the first audible one that came back.
+server's account and by its own: from the last sample of its speech that left to the first audible one that came back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.audio import VOICE_RATE_HZ, AudioFormat, Pcm
 from pipeline.playout import Playout, PlayoutListener
 from pipeline.writer import Writer
 
-from .caller_audio import Ear, Unreadable, read_speech, write_wav
+from .caller_audio import Ear, Unreadable, read_speech, speech_span, write_wav
 from .caller_link import CallFailed, Link, Target
 
 GREETING_S = 1.0
@@ -74,9 +74,11 @@ async def _call(plan: Plan, speech: Pcm) -> Ear:
 
 @dataclass(slots=True)
 class Utterance:
-    """When its first and its last sample left, on the loop's clock."""
+    """When the first and the last sample that are speech left, on the loop's clock; None: not yet."""
 
-    began_s: float = 0.0
+    head_s: float
+    tail_s: float
+    began_s: float | None = None
     ended_s: float | None = None
 
 
@@ -87,11 +89,12 @@ class Mouth:
         self.playout = Playout(AudioFormat(VOICE_RATE_HZ), high_water_s=float("inf"))
         self.utterances: list[Utterance] = []
         self._done = asyncio.Event()
-        self.playout.listener = PlayoutListener(self._began, lambda writer, text: None, self._ended)
+        self.playout.listener = PlayoutListener(self._started, lambda writer, text: None, self._drained)
 
     async def say(self, speech: Pcm) -> Utterance:
         """Speak; return when the last sample has left."""
-        utterance = Utterance()
+        start, end = speech_span(speech)
+        utterance = Utterance(start / VOICE_RATE_HZ, (len(speech) - end) / VOICE_RATE_HZ)
         self.utterances.append(utterance)
         self._done.clear()
         writer = self.playout.open(len(self.utterances))
@@ -102,11 +105,13 @@ class Mouth:
         await self._done.wait()
         return utterance
 
-    def _began(self, writer: Writer) -> None:
-        self.utterances[-1].began_s = asyncio.get_running_loop().time()
+    def _started(self, writer: Writer) -> None:
+        utterance = self.utterances[-1]
+        utterance.began_s = asyncio.get_running_loop().time() + utterance.head_s
 
-    def _ended(self, writer: Writer) -> None:
-        self.utterances[-1].ended_s = asyncio.get_running_loop().time()
+    def _drained(self, writer: Writer) -> None:
+        utterance = self.utterances[-1]
+        utterance.ended_s = asyncio.get_running_loop().time() - utterance.tail_s
         self._done.set()
 
 
@@ -152,8 +157,8 @@ class Talk:
             self._note(await self._next())
         await asyncio.sleep(after_s)
         began_s = (await self._say(speech)).began_s
-        silent_s = self._ear.silent_after(began_s)
-        if silent_s is None:
+        silent_s = None if began_s is None else self._ear.silent_after(began_s)
+        if began_s is None or silent_s is None:
             print("barge-in: the agent was not speaking any more")
         else:
             print(f"barge-in: the agent was silent {_ms(silent_s - began_s)} after the caller began")

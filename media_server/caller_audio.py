@@ -14,6 +14,8 @@ from pipeline.audio import VOICE_RATE_HZ, Pcm, silence
 
 AUDIBLE = 200
 """Int16 amplitude (-44 dBFS) from which a sample counts as heard; Opus makes silence of silence."""
+SPEECH_DB = 25.0
+"""How far below its loudest 20 ms sound is no speech: breath and noise go on in most recordings."""
 PAUSE_S = 0.3
 """Silence after which sound is a new onset: longer than the pauses between an agent's clauses."""
 KEPT_SILENCE_S = 0.5
@@ -50,6 +52,17 @@ def _decode(container: av.container.InputContainer, rate_hz: int) -> Pcm:
             raise ValueError(f"it is longer than {MAX_FILE_S:.0f} s")
     parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
     return np.concatenate(parts)
+
+
+def speech_span(pcm: Pcm, rate_hz: int = VOICE_RATE_HZ) -> tuple[int, int]:
+    """Return where the first 20 ms that are speech begin, and where the last of them end, in samples."""
+    window = rate_hz // 50
+    windows = pcm[: len(pcm) // window * window].reshape(-1, window).astype(np.float32)
+    if not len(windows):
+        return 0, len(pcm)
+    energy = np.square(windows).mean(axis=1)
+    speech = np.flatnonzero(energy >= energy.max() * 10 ** (-SPEECH_DB / 10))
+    return int(speech[0]) * window, int(speech[-1] + 1) * window
 
 
 def write_wav(file: Path, pcm: Pcm, rate_hz: int) -> None:

@@ -191,6 +191,18 @@ def test_ten_megabytes_are_refused_unread(path: str, chunked: bool) -> None:
     check(test)
 
 
+def test_an_announced_length_is_enough_to_refuse() -> None:
+    async def test(client: Client, calls: FakeCalls) -> None:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        head = "POST /api/offer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: 10000000\r\n\r\n".encode())
+        assert (await reader.readline()).split()[1] == b"413"
+        writer.close()
+        await writer.wait_closed()
+
+    check(test)
+
+
 def test_the_limit_is_exact() -> None:
     async def test(client: Client, calls: FakeCalls) -> None:
         headers = {"Content-Type": "application/json"}

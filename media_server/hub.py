@@ -63,6 +63,11 @@ class Call:
     session: Session
     listens_to: str | None = None
 
+    @property
+    def label(self) -> str:
+        """What the log calls it: not the whole id, with which anybody could hang up."""
+        return self.id[:6]
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -210,8 +215,9 @@ class Hub:
         call = Call(secrets.token_urlsafe(16), offer.remote, peer, session, offer.listen_to)
         self._calls[call.id] = call
         self._emptied.clear()
-        peer.start(session, lambda reason: self._closed(call, reason), listener=call.listens_to is not None)
-        log.info("call %s opened", call.id)
+        listens = call.listens_to is not None
+        peer.start(session, lambda reason: self._closed(call, reason), name=call.label, listener=listens)
+        log.info("call %s opened%s", call.label, " to listen" if listens else "")
         self._listener.opened(call)
         return Answer(sdp, call.id)
 
@@ -234,7 +240,7 @@ class Hub:
 
     def _closed(self, call: Call, reason: str) -> None:
         del self._calls[call.id]
-        log.info("call %s closed: %s", call.id, reason)
+        log.info("call %s closed: %s", call.label, reason)
         if call.listens_to is None:
             self._keep(call, reason)
             for other in self._calls.values():

@@ -2,7 +2,7 @@
 
     peer = Peer(vetted, playout, servers, limits)
     answer = await peer.negotiate()          # the SDP to send back
-    peer.start(session, on_closed)           # from here on the peer owns the session and looks after itself
+    peer.start(session, on_closed, name=...) # from here on the peer owns the session and looks after itself
     ...
     await peer.close("hung up")              # idempotent; returns when nothing is left
 
@@ -33,6 +33,7 @@ from signaling.calls import Candidate
 
 from .candidates import MAX_CANDIDATES, parse_candidate
 from .consent import round_trip_s, silent_s
+from .log import SESSION
 from .rtvi_link import RtviLink
 from .sdp import VettedOffer
 from .sdp_writer import write_answer, write_offer
@@ -116,15 +117,17 @@ class Peer:
         await connection.setLocalDescription(await connection.createAnswer())
         return write_answer(self.offer, connection.localDescription.sdp)
 
-    def start(self, session: Session, on_closed: Callable[[str], None], *, listener: bool = False) -> None:
+    def start(self, session: Session, on_closed: Callable[[str], None], *, name: str, listener: bool = False) -> None:
         """Carry ``session`` until the call ends, then call ``on_closed(reason)``. Once, after ``negotiate``.
+
+        ``name`` is what the log calls it.
 
         A ``listener`` hears another peer's session: it neither starts nor ends it. Session and reason are closed and
         given in the peer's own task.
         """
         self._session = None if listener else session
         self.link = RtviLink(self._session, lambda: self.end("hung up"))
-        self._task = asyncio.create_task(self._live(session, on_closed), name="peer")
+        self._task = asyncio.create_task(self._live(session, on_closed, name), name=f"peer-{name}")
 
     async def add_candidates(self, candidates: Sequence[Candidate], remote: str) -> None:
         """Try these, too. Raises ProtocolError for rubbish and for more than 30 in all; then none of them is tried."""
@@ -144,7 +147,8 @@ class Peer:
 
     # --- the call
 
-    async def _live(self, session: Session, on_closed: Callable[[str], None]) -> None:
+    async def _live(self, session: Session, on_closed: Callable[[str], None], name: str) -> None:
+        SESSION.set(name)
         reason = "failed"
         try:
             async with AsyncExitStack() as stack:
@@ -191,8 +195,13 @@ class Peer:
         return self._connection.getTransceivers()[0].receiver.transport.transport._connection
 
     def _hear(self, pcm: Pcm) -> None:
-        if self._session is not None and not self._ended.done():
+        if self._session is None or self._ended.done():
+            return
+        try:
             self._session.push_audio(pcm)
+        except Exception:
+            log.exception("the session cannot listen")
+            self.end("failed")
 
     def _data_channel_opened(self, channel: RTCDataChannel) -> None:
         if self.link is not None:

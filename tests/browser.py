@@ -13,7 +13,7 @@ import subprocess
 import sys
 import urllib.request
 import wave
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,13 +170,15 @@ def browsing(
     microphone: Path | None,
     *,
     loop: bool = False,
-    flags: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
+    allowed: bool = True,
 ) -> Iterator[Tab]:
-    """Open Chromium with a new profile. The microphone plays the file once or over and over; None: it has none."""
+    """Open Chromium with a new profile. The microphone plays the file once or over and over; None: it has none.
+
+    ``allowed``: whether pages get it when they ask.
+    """
     executable = chromium_path()
     playwright_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    sound = ["--use-fake-ui-for-media-stream"]
+    sound = ["--use-fake-ui-for-media-stream" if allowed else "--deny-permission-prompts"]
     if microphone is not None:
         file = f"{microphone}{'' if loop else '%noloop'}"
         sound += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={file}"]
@@ -185,8 +187,8 @@ def browsing(
             folder / "profile",
             executable_path=executable,
             headless=True,
-            args=[*FLAGS, *sound, *flags],
-            **{"viewport": {"width": 1120, "height": 720}, **(options or {})},
+            args=[*FLAGS, *sound],
+            viewport={"width": 1120, "height": 720},
         )
         try:
             yield _watched(context)

@@ -8,6 +8,8 @@ const NO_WAY = "No connection came about. A firewall may block UDP between you a
 const LOST = "The connection was lost. Start again when you are back online.";
 const FAREWELL = "The server ended the call.";
 const CONNECT_LIMIT_MS = 20_000;
+/** By then the server has given the call up as well. */
+const SILENCE_LIMIT_MS = 4_000;
 
 /** Cancelling the echo lets the agent be interrupted on loudspeakers: it does not hear itself. */
 const MICROPHONE = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
@@ -29,6 +31,7 @@ export class Call {
   /** @type {string | null} */ #id = null;
   /** @type {RTCIceCandidate[]} */ #candidates = [];
   #limit = 0;
+  #silence = 0;
   #ready = false;
   #ended = false;
 
@@ -124,7 +127,10 @@ export class Call {
   /** @param {RTCPeerConnectionState} state */
   #follow(state) {
     if (state === "failed") this.#end(new CallError(this.#ready ? LOST : NO_WAY));
-    if (state === "disconnected" || state === "connected") this.listener.onSteady(state === "connected");
+    if (state !== "disconnected" && state !== "connected") return;
+    clearTimeout(this.#silence);
+    if (state === "disconnected") this.#silence = setTimeout(() => this.#end(new CallError(LOST)), SILENCE_LIMIT_MS);
+    this.listener.onSteady(state === "connected");
   }
 
   /** @param {unknown} data */
@@ -153,6 +159,7 @@ export class Call {
     if (this.#ended) return;
     this.#ended = true;
     clearTimeout(this.#limit);
+    clearTimeout(this.#silence);
     this.#release();
     if (this.#microphone) stopTracks(this.#microphone);
     this.#peer?.close();

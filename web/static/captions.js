@@ -4,6 +4,9 @@
 
 const SPEAKER = { caller: "You", agent: "Agent", note: "Note" };
 
+/** A model may be many sentences ahead of its voice: of what was cut off, this much is shown. */
+const CUT_CHARACTERS = 140;
+
 export class Captions {
   /** @type {Map<number, HTMLLIElement>} */ #items = new Map();
 
@@ -34,7 +37,7 @@ export class Captions {
     item.dataset.state = entry.state;
     const [said, cut] = /** @type {HTMLElement[]} */ ([...item.querySelectorAll(".said, .cut")]);
     said.textContent = entry.text;
-    cut.textContent = entry.cut;
+    cut.textContent = shortened(entry.cut);
     cut.hidden = !entry.cut;
     item.toggleAttribute("data-waiting", entry.state === "live" && !entry.text);
   }
@@ -49,6 +52,11 @@ export class Captions {
     this.list.append(item);
     return item;
   }
+}
+
+/** @param {string} text */
+function shortened(text) {
+  return text.length > CUT_CHARACTERS ? `${text.slice(0, CUT_CHARACTERS).replace(/\s+\S*$/, "")} …` : text;
 }
 
 /** @param {string} tag @param {string} className @param {string} text */

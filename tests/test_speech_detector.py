@@ -1,0 +1,126 @@
+"""AudioSpeechDetector: what it cuts out, and that the cutting of its input changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.audio import Pcm, silence
+from pipeline.speech_detector import AudioSpeechDetector, is_loud
+
+RATE_HZ = 16_000
+Cut = tuple[int, str, bytes]
+"""Samples heard when a recording was returned, its reason, its audio."""
+
+
+def loud(duration_s: float, peak: int = 8000) -> Pcm:
+    """Return a square wave, whose every window peaks at ``peak``."""
+    samples = round(duration_s * RATE_HZ)
+    return np.where(np.arange(samples) // 20 % 2, peak, -peak).astype(np.int16)
+
+
+def quiet(duration_s: float) -> Pcm:
+    return silence(round(duration_s * RATE_HZ))
+
+
+def cuts(detector: AudioSpeechDetector, audio: Pcm, chunks: itertools.cycle[int]) -> list[Cut]:
+    """Feed ``audio`` in chunks of these lengths; return what came out and when."""
+    found: list[Cut] = []
+    at = 0
+    while at < len(audio):
+        chunk = audio[at : at + next(chunks)]
+        at += len(chunk)
+        result = detector.add_audio_chunk(chunk)
+        while result["action"] == "process":
+            found.append((at, result["reason"], np.concatenate(result["audio_chunks"]).tobytes()))
+            result = detector.add_audio_chunk(silence(0))
+    return found
+
+
+def recordings(audio: Pcm, chunk: int = 320, **settings: float) -> list[tuple[str, int]]:
+    """Return reason and length in milliseconds of each recording."""
+    found = cuts(AudioSpeechDetector(**settings), audio, itertools.cycle([chunk]))  # type: ignore[arg-type]
+    return [(reason, len(pcm) // 2 * 1000 // RATE_HZ) for _, reason, pcm in found]
+
+
+def test_speech_ends_after_the_silence_and_carries_it() -> None:
+    audio = np.concatenate([quiet(0.5), loud(0.6), quiet(1.0)])
+    assert recordings(audio) == [("speech_end_detected", 600 + 400)]
+
+
+def test_the_result_has_the_documented_shape() -> None:
+    detector = AudioSpeechDetector()
+    assert detector.add_audio_chunk(loud(0.6)) == {"action": "continue"}
+    result = detector.add_audio_chunk(quiet(0.4))
+    assert set(result) == {"action", "reason", "audio_chunks"}
+    assert result["action"] == "process"
+    assert np.array_equal(np.concatenate(result["audio_chunks"]), np.concatenate([loud(0.6), quiet(0.4)]))
+
+
+def test_a_pause_shorter_than_the_limit_goes_on() -> None:
+    audio = np.concatenate([loud(0.3), quiet(0.39), loud(0.3), quiet(0.5)])
+    assert recordings(audio) == [("speech_end_detected", 300 + 390 + 300 + 400)]
+
+
+def test_a_knock_is_dropped_and_what_follows_is_not() -> None:
+    audio = np.concatenate([loud(0.29), quiet(0.5), loud(0.3), quiet(0.5)])
+    assert recordings(audio) == [("speech_end_detected", 300 + 400)]
+
+
+def test_a_recording_is_never_longer_than_its_limit() -> None:
+    audio = np.concatenate([loud(25.0), quiet(1.0)])
+    assert recordings(audio) == [
+        ("max_recording_duration", 10_000),
+        ("max_recording_duration", 10_000),
+        ("speech_end_detected", 5_000 + 400),
+    ]
+    assert recordings(audio, max_recording_duration=30.0) == [("speech_end_detected", 25_400)]
+
+
+def test_energy_is_the_peak_as_a_fraction_of_full_scale() -> None:
+    audio = np.concatenate([loud(0.5, peak=3276), quiet(0.5)])
+    assert recordings(audio) == []
+    assert recordings(audio, energy_threshold=0.09) == [("speech_end_detected", 900)]
+
+
+@pytest.mark.parametrize("sample", [-32768, 32767])
+def test_full_scale_is_loud_on_either_side(sample: int) -> None:
+    assert is_loud(np.array([0, sample, 0], np.int16), 0.99)
+
+
+def test_silence_is_not_loud_at_any_threshold() -> None:
+    assert not is_loud(silence(160), 0.0)
+
+
+def test_reset_forgets_a_recording_and_an_incomplete_window() -> None:
+    detector = AudioSpeechDetector()
+    detector.add_audio_chunk(loud(0.605))
+    detector.reset()
+    assert cuts(detector, quiet(1.0), itertools.cycle([320])) == []
+
+
+def test_other_rates_keep_the_durations() -> None:
+    detector = AudioSpeechDetector(sample_rate=8000)
+    detector.add_audio_chunk(loud(0.2))  # 3,200 samples: 0.4 s at 8 kHz
+    result = detector.add_audio_chunk(silence(3200))
+    assert result["action"] == "process"
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Pcm:
+    parts = draw(st.lists(st.tuples(st.booleans(), st.integers(1, 12_000)), min_size=1, max_size=8))
+    return np.concatenate([loud(n / RATE_HZ) if speech else silence(n) for speech, n in parts])
+
+
+@given(streams(), st.lists(st.integers(1, 20_000), min_size=1, max_size=6))
+def test_chunking_changes_neither_the_recordings_nor_their_order(audio: Pcm, lengths: list[int]) -> None:
+    settings = {"min_speech_duration": 0.1, "max_silence_duration": 0.15, "max_recording_duration": 0.8}
+    whole = cuts(AudioSpeechDetector(**settings), audio, itertools.cycle([160]))  # type: ignore[arg-type]
+    pieces = cuts(AudioSpeechDetector(**settings), audio, itertools.cycle(lengths))  # type: ignore[arg-type]
+    assert [cut[1:] for cut in pieces] == [cut[1:] for cut in whole]
+    for (late, _, _), (early, _, _) in zip(pieces, whole, strict=True):
+        assert early <= late < early + max(lengths)  # decided at the chunk that holds the deciding sample

@@ -15,6 +15,7 @@ from multidict import CIMultiDictProxy
 from pipeline.errors import Overloaded, ProtocolError
 from signaling.calling import OFFER_BUCKETS
 from signaling.calls import CALLS, Candidate, Offer
+from signaling.errors import answer_errors
 from signaling.ice import IceServers
 from signaling.rate_limit import RateLimit, TokenBuckets
 from signaling.sdpfrag import IceCredentials, parse_sdpfrag
@@ -325,7 +326,7 @@ def test_delete_ends_the_call_whatever_tag_it_brings(if_match: str | None) -> No
 
 def test_what_is_kept_of_sessions_is_bounded() -> None:
     async def main() -> None:
-        app = web.Application()
+        app = web.Application(middlewares=[answer_errors])
         calls = FakeCalls()
         app[CALLS] = calls
         app[OFFER_BUCKETS] = TokenBuckets(RateLimit())

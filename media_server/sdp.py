@@ -280,7 +280,11 @@ def _setup(sources: tuple[Section, ...]) -> str:
 
 def _candidates(bundled: list[Section], remote: str) -> tuple[IceCandidate, ...]:
     lines = dict.fromkeys(value for section in bundled for value in section.attributes.get("candidate", ()))
-    found = dict.fromkeys(candidate for line in lines if (candidate := parse_candidate(line, remote)))
-    if len(found) > MAX_CANDIDATES:
-        raise _bad(f"the offer has {len(found)} ICE candidates, more than {MAX_CANDIDATES}; send fewer")
+    found: dict[IceCandidate, None] = {}
+    for line in lines:
+        candidate = parse_candidate(line, remote)
+        if candidate is not None:
+            found[candidate] = None
+        if len(found) > MAX_CANDIDATES:
+            raise _bad(f"the offer has more than {MAX_CANDIDATES} ICE candidates; send fewer")
     return tuple(found)

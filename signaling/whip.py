@@ -90,11 +90,12 @@ class Whip:
     def _created(self, request: web.Request, sdp: str, answer: Answer) -> web.Response:
         etag = secrets.token_urlsafe(12)
         self._remember(answer.call_id, _Resource(etag, ice_credentials(sdp)))
-        response = web.Response(status=201, text=answer.sdp, content_type=SDP)
+        # As bytes: "; charset=utf-8" is no parameter of this type (RFC 8866 section 8.1), and some clients compare whole.
+        response = web.Response(status=201, body=answer.sdp.encode(), content_type=SDP)
         response.headers[hdrs.LOCATION] = f"{request.path}/{answer.call_id}"
+        response.headers["ETag"] = f'"{etag}"'
         response.headers["Accept-Patch"] = SDP_FRAGMENT
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
-        response.etag = etag
         for link in link_headers(self._ice.issue(self._utc_s(), answer.call_id)):
             response.headers.add(hdrs.LINK, link)
         return response

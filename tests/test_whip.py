@@ -59,7 +59,7 @@ def test_an_offer_creates_a_session() -> None:
     async def test(client: Client, calls: FakeCalls) -> None:
         response = await client.post("/whip", data=OFFER, headers=SDP)
         assert response.status == 201
-        assert response.content_type == "application/sdp"
+        assert response.headers["Content-Type"] == "application/sdp"
         assert await response.text() == "v=0\r\nanswer\r\n"
         assert response.headers["Location"] == "/whip/call-1"
         etag = response.headers["ETag"]

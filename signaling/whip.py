@@ -90,7 +90,7 @@ class Whip:
     def _created(self, request: web.Request, sdp: str, answer: Answer) -> web.Response:
         etag = secrets.token_urlsafe(12)
         self._remember(answer.call_id, _Resource(etag, ice_credentials(sdp)))
-        # As bytes: "; charset=utf-8" is no parameter of this type (RFC 8866 section 8.1), and some clients compare whole.
+        # As bytes: text would add "; charset=utf-8", and some clients compare the whole header.
         response = web.Response(status=201, body=answer.sdp.encode(), content_type=SDP)
         response.headers[hdrs.LOCATION] = f"{request.path}/{answer.call_id}"
         response.headers["ETag"] = f'"{etag}"'

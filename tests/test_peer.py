@@ -154,6 +154,7 @@ def test_a_muted_caller_who_only_answers_consent_stays() -> None:
         ends = Ends()
         async with hub(ends) as calls, called(calls) as caller:
             caller.connection.getSenders()[0].replaceTrack(None)
+            caller.ice()._query_consent_task.cancel()
             for sender in (*caller.connection.getSenders(), *caller.connection.getReceivers()):
                 for name, task in vars(sender).items():
                     if name.endswith("rtcp_task"):

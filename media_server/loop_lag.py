@@ -9,6 +9,8 @@ from collections.abc import Callable
 INTERVAL_S = 0.1
 REMEMBERED = 20
 """Two seconds: one slow moment shuts nobody out for long."""
+SOUND = 5
+"""Measures on time that a start counts for: what happens while a process starts is no overload."""
 
 
 class LoopLag:
@@ -16,14 +18,13 @@ class LoopLag:
 
     def __init__(self, observe: Callable[[float], None] = lambda _: None) -> None:
         self._observe = observe
-        self._recent_ms: deque[float] = deque(maxlen=REMEMBERED)
+        self._recent_ms: deque[float] = deque([0.0] * SOUND, maxlen=REMEMBERED)
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def ms(self) -> float:
-        """The median of the last two seconds, 0 before the first measure: a single hiccup is no overload."""
-        ordered = sorted(self._recent_ms)
-        return ordered[len(ordered) // 2] if ordered else 0.0
+        """The median of the last two seconds: a single hiccup is no overload."""
+        return sorted(self._recent_ms)[len(self._recent_ms) // 2]
 
     def start(self) -> None:
         """Begin to measure."""

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -114,6 +115,16 @@ def test_an_engine_that_lacks_something_ends_the_start_and_leaves_nothing() -> N
         server = TestServer(create_app(load({**STAND_INS, "VOCAL_TTS": "megaphone"})))
         with pytest.raises(EngineUnavailable, match="megaphone"):
             await server.start_server()
+
+    asyncio.run(main())
+
+
+def test_a_hiccup_while_starting_shuts_nobody_out() -> None:
+    async def main() -> None:
+        async with client(VOCAL_MAX_LOOP_LAG_MS="50") as http:
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop is to lag
+            await asyncio.sleep(0.05)
+            assert (await http.get("/readyz")).status == 200
 
     asyncio.run(main())
 

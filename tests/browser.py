@@ -92,6 +92,7 @@ class Server:
 
     url: str
     process: subprocess.Popen[str]
+    log: Path
 
     def metric(self, name: str) -> float:
         """Return a gauge or counter without labels from /metrics; 0 if it is not there."""
@@ -116,7 +117,7 @@ def serving(folder: Path, **settings: str) -> Iterator[Server]:
         ) as process,
     ):
         try:
-            yield Server(_address(process, log), process)
+            yield Server(_address(process, log), process, log)
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=20)
@@ -194,6 +195,11 @@ def browsing(
             yield _watched(context)
         finally:
             context.close()
+
+
+def ends(server: Server) -> list[str]:
+    """Return why its calls ended, in order, as its log has it."""
+    return [line.rpartition(" closed: ")[2] for line in server.log.read_text().splitlines() if " closed: " in line]
 
 
 def wait_until_nobody_is_left(tab: Tab, server: Server) -> None:

@@ -13,6 +13,7 @@ from tests.browser import (
     Server,
     Tab,
     browsing,
+    ends,
     recording,
     serving,
     wait_until_nobody_is_left,
@@ -92,6 +93,7 @@ def test_speech_is_written_down_and_answered_aloud(server: Server, speaking: Pat
         tab.page.wait_for_selector("body[data-phase=idle]")
         assert tab.page.evaluate("microphone.getTracks().every((track) => track.readyState === 'ended')")
         wait_until_nobody_is_left(tab, server)
+        assert ends(server)[-1] == "hung up"
         assert not tab.page.is_visible("#alert")
         tab.check_clean()
 
@@ -186,6 +188,7 @@ def test_a_muted_caller_is_not_heard(server: Server, speaking: Path, tmp_path: P
 
 def test_no_ghost_call_after_cancel_double_click_or_leaving(server: Server, tmp_path: Path) -> None:
     quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
+    earlier = len(ends(server))
     with browsing(tmp_path, quiet) as tab:
         tab.open(server.url)
         for pause_ms in (0, 30, 100, 250, 500):
@@ -200,6 +203,9 @@ def test_no_ghost_call_after_cancel_double_click_or_leaving(server: Server, tmp_
         assert server.metric("vocal_sessions_active") == 1
         tab.page.goto("about:blank")
         wait_until_nobody_is_left(tab, server)
+        assert set(ends(server)[earlier:]) == {"hung up"}, (
+            "the page said so each time; the server did not have to find out"
+        )
 
 
 def test_a_refused_call_says_why(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 // The server's HTTP side: everything the page asks of it, with the key if one is needed.
 
 const KEY = "vocal-node-key";
+const LIMIT_MS = 10_000;
 
 /** An answer that is not a success, or none at all (status 0). */
 export class ApiError extends Error {
@@ -75,6 +76,7 @@ async function request(method, path, body) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const response = await fetch(path, {
     method, headers, keepalive: method === "DELETE", body: body === undefined ? undefined : JSON.stringify(body),
+    signal: AbortSignal.timeout(LIMIT_MS),
   }).catch((error) => {
     throw new ApiError(0, String(error));
   });

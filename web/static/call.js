@@ -160,15 +160,16 @@ export class Call {
     this.#ended = true;
     clearTimeout(this.#limit);
     clearTimeout(this.#silence);
-    this.#release();
     if (this.#microphone) stopTracks(this.#microphone);
-    this.#peer?.close();
+    void this.#release();
     this.listener.onEnd(error);
   }
 
-  /** Tell the server, once it has given the call a name: closing the connection alone would leave it waiting. */
-  #release() {
-    if (this.#id) api.hangUp(this.#id).catch((error) => console.info("the call had ended already", error));
+  /** Tell the server, once it has named the call, then close: a connection that only broke off might yet come back. */
+  async #release() {
+    const told = this.#id ? api.hangUp(this.#id) : Promise.resolve();
+    await told.catch((error) => console.info("the call had ended already", error));
+    this.#peer?.close();
   }
 }
 

@@ -176,16 +176,17 @@ def choose(kind: Kind, wanted: str, settings: Settings) -> Chosen:
     if wanted != "auto":
         return Chosen(wanted, load(kind, wanted, settings), f"{kind} {wanted}: as configured")
     passed_over: list[str] = []
-    for name, found in usable(kind, settings):
+    for name, found in sorted(usable(kind, settings), key=lambda item: -item[1].rank):
         if found.rank < 0:
             continue
         try:
             engine = _load_described(kind, name, found, settings)
         except EngineUnavailable as error:
-            passed_over.append(f"{name} lacks {error}")
+            passed_over.append(f"{name} (needs {error})")
         else:
-            return Chosen(name, engine, "; ".join([f"{kind} {name}: {found.note}", *passed_over]))
-    raise EngineUnavailable(f"no {kind} engine is usable here: {'; '.join(passed_over)}")
+            instead = f"; passed over: {', '.join(passed_over)}" if passed_over else ""
+            return Chosen(name, engine, f"{kind} {name}: {found.note}{instead}")
+    raise EngineUnavailable(f"no {kind} engine is usable here: {', '.join(passed_over)}")
 
 
 def _load_described(kind: Kind, name: str, found: Usable, settings: Settings) -> Any:

@@ -21,7 +21,8 @@ DONT_EXIT = 0x8000
 CHARS_UTF8 = 1
 POSITION_CHARACTER = 1
 PARAMETER_RATE = 1
-CHUNK_MS = 40
+CHUNK_MS = 60
+"""The shortest the library knows."""
 
 WORDS_PER_MINUTE = 175
 SLOWEST, FASTEST = 80, 450
@@ -69,7 +70,7 @@ class Library:
         return identifier + plus + variant
 
     def speak(self, text: str, identifier: str, words_per_minute: int, emit: Emit) -> None:
-        """Emit chunks of 40 ms until the text is spoken or ``emit`` returns False. Blocks."""
+        """Emit chunks of 60 ms until the text is spoken or ``emit`` returns False. Blocks."""
         if self._lib.espeak_SetVoiceByName(identifier.encode()) != 0:
             raise EngineError(f"espeak-ng cannot load its voice {identifier!r}")
         self._lib.espeak_SetParameter(PARAMETER_RATE, words_per_minute, 0)

@@ -59,7 +59,7 @@ class EspeakTextToSpeech:
             self._threads.close()
 
     async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
-        """Yield chunks of 40 ms. Speeds beyond 80 to 450 words a minute are brought within.
+        """Yield chunks of 60 ms. Speeds beyond 80 to 450 words a minute are brought within.
 
         Raises EngineError for an unknown voice, and for a language without one.
         """

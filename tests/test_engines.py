@@ -1,0 +1,409 @@
+"""What every engine promises, held against each one that can be created here; and how one is chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from pipeline import engines
+from pipeline.audio import SPEECH_RATE_HZ, Pcm, silence
+from pipeline.engines import Kind, Settings, Usable, choose, load, names, usable
+from pipeline.errors import EngineError, EngineUnavailable
+from pipeline.events import Message, Transcript
+from pipeline.tasks import closing
+
+from . import virtual_time
+from .recordings import in_frames, recording
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+ASKED = [Message("system", "Be kind."), Message("user", "I need a cup of tea.")]
+LIMIT_S = 60.0
+
+
+@contextmanager
+def engine(kind: Kind, name: str, settings: Settings = {}) -> Iterator[Any]:  # noqa: B006 - a Mapping is never changed
+    """Create an engine; skip where it lacks something, and say what. On the way out no thread of it is left."""
+    found = engines.module(kind, name).describe(settings)
+    if found.lacks is not None:
+        pytest.skip(f"{kind} {name} lacks {found.lacks}")
+    before = set(threading.enumerate())
+    created = load(kind, name, settings)
+    try:
+        yield created
+    finally:
+        engines.close(created)
+        engines.close(created)  # idempotent
+    assert set(threading.enumerate()) <= before
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run; tasks left over and a default executor are errors."""
+
+    async def tidy() -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await main
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert getattr(asyncio.get_running_loop(), "_default_executor", None) is None
+
+    asyncio.run(tidy())
+
+
+def each(kind: Kind) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", names(kind))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in names(kind)])
+def test_every_engine_says_what_it_is_and_what_it_lacks(kind: Kind, name: str) -> None:
+    found = engines.module(kind, name).describe({})
+    assert found.note
+    if found.lacks is None:
+        with engine(kind, name) as created:
+            assert isinstance(created, engines.CONTRACTS[kind])
+    else:
+        with pytest.raises(EngineUnavailable):
+            load(kind, name, {})
+
+
+# --- vad
+
+
+@each("vad")
+def test_vad_probabilities_are_probabilities_and_states_are_separate(name: str) -> None:
+    with engine("vad", name) as vad:
+        first, second = vad.open(), vad.open()
+        windows = [recording("austen-0880.wav")[i : i + first.window_samples] for i in range(0, 30_000, 512)]
+        windows = [w for w in windows if len(w) == first.window_samples]
+        alone = [first.probability(w) for w in windows]
+        assert all(type(p) is float and 0.0 <= p <= 1.0 for p in alone)
+        third = vad.open()
+        mixed = []
+        for window in windows:
+            second.probability(silence(second.window_samples))
+            mixed.append(third.probability(window))
+        assert mixed == pytest.approx(alone)
+
+
+@each("vad")
+def test_vad_hears_speech_and_not_silence(name: str) -> None:
+    with engine("vad", name) as vad:
+        state = vad.open()
+        size = state.window_samples
+
+        def share(pcm: Pcm) -> float:
+            heard = [bool(state.probability(pcm[i : i + size]) >= 0.5) for i in range(0, len(pcm) - size, size)]
+            return sum(heard) / len(heard)
+
+        assert share(silence(SPEECH_RATE_HZ)) == 0.0
+        assert share(recording("lj001-0008.wav")) > 0.6
+
+
+# --- stt
+
+
+async def transcripts(stt: Any, pcm: Pcm, language: str | None = "en") -> list[Transcript]:
+    return [t async for t in stt.transcribe(in_frames(pcm), language)]
+
+
+@each("stt")
+def test_stt_ends_with_one_final_transcript(name: str) -> None:
+    async def main(stt: Any) -> None:
+        heard = await transcripts(stt, recording("go-forward.wav"))
+        assert [t.final for t in heard] == [False] * (len(heard) - 1) + [True]
+        assert heard[-1].text
+
+    with engine("stt", name) as stt:
+        run(main(stt))
+
+
+@each("stt")
+def test_stt_of_nothing_is_a_final_empty_text(name: str) -> None:
+    async def main(stt: Any) -> None:
+        heard = await transcripts(stt, silence(0))
+        assert [(t.text, t.final) for t in heard] == [("", True)]
+
+    with engine("stt", name) as stt:
+        run(main(stt))
+
+
+@each("stt")
+def test_stt_serves_several_callers_at_once(name: str) -> None:
+    async def main(stt: Any) -> None:
+        together = await asyncio.gather(*(transcripts(stt, recording("lj001-0008.wav")) for _ in range(3)))
+        assert len({heard[-1] for heard in together}) == 1
+        assert together[0][-1].text
+
+    with engine("stt", name) as stt:
+        run(main(stt))
+
+
+@each("stt")
+def test_stt_that_is_closed_while_the_caller_speaks_leaves_nothing(name: str) -> None:
+    async def main(stt: Any) -> None:
+        async def then_nothing() -> AsyncIterator[Any]:
+            async for frame in in_frames(recording("lj001-0008.wav")):
+                yield frame
+            await asyncio.Event().wait()
+
+        async def listen() -> None:
+            async with closing(stt.transcribe(then_nothing(), "en")) as heard:
+                async for transcript in heard:
+                    assert not transcript.final
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(listen(), 0.3)
+        assert (await transcripts(stt, recording("lj001-0008.wav")))[-1].text
+
+    with engine("stt", name) as stt:
+        run(main(stt))
+
+
+@each("stt")
+def test_stt_passes_on_what_its_input_raises(name: str) -> None:
+    async def broken() -> AsyncIterator[Any]:
+        async for frame in in_frames(silence(3200)):
+            yield frame
+        raise LookupError("the microphone is gone")
+
+    async def main(stt: Any) -> None:
+        with pytest.raises(LookupError):
+            _ = [t async for t in stt.transcribe(broken(), "en")]
+
+    with engine("stt", name) as stt:
+        run(main(stt))
+
+
+# --- llm
+
+
+async def answer(llm: Any, messages: list[Message] = ASKED) -> str:
+    return "".join([delta async for delta in llm.complete(messages)])
+
+
+@each("llm")
+def test_llm_streams_an_answer_that_can_be_spoken(name: str) -> None:
+    async def main(llm: Any) -> None:
+        deltas = [delta async for delta in llm.complete(ASKED)]
+        assert len(deltas) > 1
+        assert "".join(deltas).rstrip().endswith((".", "!", "?"))
+
+    with engine("llm", name) as llm:
+        run(main(llm))
+
+
+@each("llm")
+@pytest.mark.parametrize("words", ["", " ", "%", "100 % of %1 and %9", "?!", "x" * 100_000, "\U0001f600", "quit"])
+def test_llm_never_answers_nothing(name: str, words: str) -> None:
+    async def main(llm: Any) -> None:
+        assert (await answer(llm, [Message("user", words)])).strip()
+        assert (await answer(llm, [Message("system", "Be kind.")])).strip()
+
+    with engine("llm", name) as llm:
+        run(main(llm))
+
+
+@each("llm")
+def test_llm_stops_when_closed_and_serves_several_at_once(name: str) -> None:
+    async def main(llm: Any) -> None:
+        async with closing(llm.complete(ASKED)) as deltas:
+            assert await anext(deltas)
+        answers = await asyncio.gather(*(answer(llm) for _ in range(5)))
+        assert all(answers)
+
+    with engine("llm", name) as llm:
+        run(main(llm))
+
+
+# --- tts
+
+
+async def speech(tts: Any, clause: str, voice: str | None = None, speed: float = 1.0) -> Pcm:
+    chunks = [chunk async for chunk in tts.synthesize(clause, voice, "en", speed)]
+    assert all(chunk.dtype == np.int16 and chunk.ndim == 1 for chunk in chunks)
+    return np.concatenate([silence(0), *chunks])
+
+
+@each("tts")
+def test_tts_speaks_at_its_rate_and_faster_when_asked(name: str) -> None:
+    async def main(tts: Any) -> None:
+        clause = "Please tell me more about it."
+        pcm = await speech(tts, clause)
+        assert 1.0 < len(pcm) / tts.rate_hz < 4.0
+        assert np.abs(pcm).max() > 3000
+        assert len(await speech(tts, clause, speed=1.5)) < len(pcm) * 0.85
+
+    with engine("tts", name) as tts:
+        assert 8_000 <= tts.rate_hz <= 48_000
+        run(main(tts))
+
+
+@each("tts")
+def test_tts_of_nothing_is_nothing(name: str) -> None:
+    async def main(tts: Any) -> None:
+        assert len(await speech(tts, "")) == len(await speech(tts, " \n")) == 0
+
+    with engine("tts", name) as tts:
+        run(main(tts))
+
+
+@each("tts")
+@pytest.mark.parametrize("voice", ["nobody", "../../../etc/passwd", ""])
+def test_tts_refuses_an_unknown_voice(name: str, voice: str) -> None:
+    async def main(tts: Any) -> None:
+        with pytest.raises(EngineError, match="voice"):
+            await speech(tts, "Hello.", voice)
+
+    with engine("tts", name) as tts:
+        run(main(tts))
+
+
+@each("tts")
+def test_tts_stops_when_closed_and_speaks_on_for_others(name: str) -> None:
+    async def main(tts: Any) -> None:
+        alone = await speech(tts, "Hello there.")
+        async with closing(tts.synthesize("A very long story. " * 200, None, "en", 1.0)) as chunks:
+            assert len(await anext(chunks))
+        together = await asyncio.gather(*(speech(tts, "Hello there.") for _ in range(5)))
+        assert [len(pcm) for pcm in together] == pytest.approx([len(alone)] * 5, rel=0.01)
+        assert [np.abs(pcm).max() for pcm in together] == pytest.approx([np.abs(alone).max()] * 5, rel=0.2)
+
+    with engine("tts", name) as tts:
+        run(main(tts))
+
+
+# --- turn
+
+
+@each("turn")
+def test_turn_judges_with_a_probability(name: str) -> None:
+    async def main(turn: Any) -> None:
+        for tail, words in ((silence(0), ""), (recording("austen-0880.wav"), "he was not")):
+            assert 0.0 <= await turn.is_complete(tail, words) <= 1.0
+
+    with engine("turn", name) as turn:
+        run(main(turn))
+
+
+# --- the stand-ins' pace, in virtual time
+
+
+async def times(items: AsyncIterator[Any]) -> list[float]:
+    """Return when each item came, in milliseconds from now."""
+    loop = asyncio.get_running_loop()
+    begin_s = loop.time()
+    return [round((loop.time() - begin_s) * 1000, 3) async for _ in items]
+
+
+def paced(kind: Kind, name: str, settings: Mapping[str, str], use: Callable[[Any], AsyncIterator[Any]]) -> list[float]:
+    created = load(kind, name, settings)
+
+    async def main() -> list[float]:
+        return await times(use(created))
+
+    return virtual_time.run(main())
+
+
+def test_stand_ins_keep_the_pace_they_are_set_to() -> None:
+    scripted = {"VOCAL_SCRIPTED_DELAY_MS": "70"}
+    assert paced("stt", "scripted", scripted, lambda e: e.transcribe(in_frames(silence(640)), None)) == [70]
+    echo = {"VOCAL_ECHO_TTFT_MS": "120", "VOCAL_ECHO_TOKEN_MS": "10", "VOCAL_ECHO_TEXT": "So, {text}!"}
+    assert paced("llm", "echo", echo, lambda e: e.complete([Message("user", "it works.")])) == [120, 130, 140]
+    tone = {"VOCAL_TONE_TTFB_MS": "90", "VOCAL_TONE_RTF": "0.5", "VOCAL_TONE_CHARACTER_MS": "20"}
+    assert paced("tts", "tone", tone, lambda e: e.synthesize("hello", None, "en", 1.0)) == [110, 130, 140]
+
+
+def test_stand_ins_without_delays_take_no_time() -> None:
+    assert set(paced("stt", "scripted", {}, lambda e: e.transcribe(in_frames(silence(640)), None))) == {0}
+    assert set(paced("llm", "echo", {}, lambda e: e.complete(ASKED))) == {0}
+    assert set(paced("tts", "tone", {}, lambda e: e.synthesize("hello", None, "en", 1.0))) == {0}
+
+
+def test_scripted_texts_come_in_turn() -> None:
+    async def main() -> list[str]:
+        stt = load("stt", "scripted", {"VOCAL_SCRIPTED_TEXT": "one|two"})
+        return [(await transcripts(stt, silence(320)))[-1].text for _ in range(3)]
+
+    assert asyncio.run(main()) == ["one", "two", "one"]
+
+
+def test_echo_repeats_what_was_said_without_taking_it_for_a_template() -> None:
+    async def main() -> str:
+        return await answer(load("llm", "echo", {}), [Message("user", "use {text} and {0}.")])
+
+    assert asyncio.run(main()) == "You said: use {text} and {0}."
+
+
+# --- choosing
+
+
+def fake(rank: int, lacks: str | None = None, fails: str | None = None) -> ModuleType:
+    """Return an end-of-turn engine's module."""
+
+    async def is_complete(audio_tail: Pcm, transcript: str) -> float:
+        return 0.5
+
+    def create(settings: Settings) -> object:
+        if fails is not None:
+            raise EngineUnavailable(fails)
+        return SimpleNamespace(is_complete=is_complete)
+
+    module = ModuleType("fake")
+    module.describe = lambda settings: Usable(rank, f"rank {rank}", lacks)  # type: ignore[attr-defined]
+    module.create = create  # type: ignore[attr-defined]
+    return module
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """Replace what ships by what a test puts here."""
+    modules: dict[str, ModuleType] = {}
+    monkeypatch.setattr(engines, "names", lambda kind: sorted(modules))
+    monkeypatch.setattr(engines, "module", lambda kind, name: modules[name])
+    return modules
+
+
+def test_auto_takes_the_best_usable_and_says_why_not_the_better_ones(shelf: dict[str, ModuleType]) -> None:
+    shelf |= {"best": fake(9, lacks="A_KEY"), "good": fake(8, fails="a GPU"), "plain": fake(1), "worst": fake(0)}
+    chosen = choose("turn", "auto", {})
+    assert (chosen.name, chosen.engine is not None) == ("plain", True)
+    assert chosen.why == "turn plain: rank 1; passed over: best (needs A_KEY), good (needs a GPU)"
+
+
+def test_usable_lists_the_best_first_and_what_lacks_something_last(shelf: dict[str, ModuleType]) -> None:
+    shelf |= {"a": fake(1), "b": fake(9, lacks="A_KEY"), "c": fake(-1), "d": fake(5)}
+    assert [name for name, _ in usable("turn", {})] == ["d", "a", "c", "b"]
+
+
+def test_auto_never_takes_a_stand_in(shelf: dict[str, ModuleType]) -> None:
+    shelf |= {"standin": fake(-1), "broken": fake(3, fails="a library")}
+    with pytest.raises(EngineUnavailable, match=r"no turn engine is usable here: broken \(needs a library\)"):
+        choose("turn", "auto", {})
+
+
+def test_a_name_is_taken_at_its_word(shelf: dict[str, ModuleType]) -> None:
+    shelf |= {"standin": fake(-1), "broken": fake(3, fails="a library")}
+    assert choose("turn", "standin", {}).why == "turn standin: as configured"
+    with pytest.raises(EngineUnavailable, match="a library"):
+        choose("turn", "broken", {})
+
+
+def test_auto_on_this_machine_takes_the_embedded_engines() -> None:
+    expected = {"vad": "silero", "stt": "pocketsphinx", "llm": "eliza", "tts": "espeak", "turn": "silence"}
+    assert {kind: usable(kind, {})[0][0] for kind in KINDS} == expected
+
+
+def test_an_unknown_engine_is_told_which_there_are() -> None:
+    with pytest.raises(EngineUnavailable, match="no tts engine named 'nonesuch'; known: espeak, tone"):
+        choose("tts", "nonesuch", {})
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf"])
+def test_a_setting_that_is_no_number_is_named(value: str) -> None:
+    with pytest.raises(EngineUnavailable, match="VOCAL_ECHO_TTFT_MS must be"):
+        load("llm", "echo", {"VOCAL_ECHO_TTFT_MS": value})

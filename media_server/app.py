@@ -30,12 +30,12 @@ from signaling.routes import add_routes as add_signaling_routes
 from . import health
 from .config import Config
 from .engine_set import as_engines, open_engines
-from .hub import Hub, Limits, HubListener
+from .hub import Hub, HubListener, Limits
 from .log import SESSION
 from .metrics import Metrics
 
 PAUSE_MS = 200
-"""The pause at which an answer is prepared, unless the silence rule is shorter."""
+"""The pause at which an answer is prepared: at the latest half way through the silence rule."""
 UNDECIDED_MS = 1600
 """The silence that ends a turn against the judgment of an end-of-turn engine, unless the rule is longer."""
 
@@ -102,7 +102,7 @@ async def _open_hub(app: web.Application) -> AsyncIterator[None]:
 def session_settings(config: Config) -> SessionSettings:
     """Say how sessions listen."""
     return SessionSettings(
-        speech=SpeechSettings(pause_ms=min(PAUSE_MS, config.endpoint_ms)),
+        speech=SpeechSettings(pause_ms=min(PAUSE_MS, config.endpoint_ms // 2)),
         turns=TurnSettings(endpoint_ms=config.endpoint_ms, endpoint_max_ms=max(UNDECIDED_MS, config.endpoint_ms)),
     )
 

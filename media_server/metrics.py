@@ -6,7 +6,7 @@ Each `Metrics` has its own registry, so several servers in one process do not mi
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Protocol
 
@@ -52,6 +52,10 @@ class CountedPeer(Protocol):
 
     def counts(self) -> Mapping[str, int]:
         """Return its counters by name."""
+        ...
+
+    def watch_lateness(self, observe: Callable[[float], None]) -> None:
+        """Call ``observe`` with how late each outgoing frame leaves, in ms."""
         ...
 
 
@@ -102,6 +106,9 @@ class Metrics:
         self.replies = self._counter("replies", "Replies the agent began, by how they ended", "outcome")
         self.failures = self._counter("engine_failures", "Failures of an engine, by stage", "stage")
         self.lag_ms = self._histogram("loop_lag_ms", "How late the event loop ran a timer", LAG_BUCKETS_MS)
+        self.frame_late_ms = self._histogram(
+            "frame_late_ms", "How late outgoing frames left, against the earliest on their timeline", LAG_BUCKETS_MS
+        )
         self.turn_ms = self._histogram(
             "turn_stage_ms", "When a stage was reached, after the caller's last speech sample", BUCKETS_MS, "stage"
         )
@@ -112,6 +119,7 @@ class Metrics:
             self.sessions.inc()
             self.sessions_started.inc()
             self.calls.add(call)
+        call.peer.watch_lateness(self.frame_late_ms.observe)
 
     def call_closed(self, call: CountedCall, reason: str) -> None:
         """Count a call that has ended. ``reason`` is one of few."""

@@ -244,6 +244,11 @@ class Peer:
         except TimeoutError:
             log.warning("a connection did not close within %g s", self._limits.close_s)
 
+    def watch_lateness(self, observe: Callable[[float], None]) -> None:
+        """Call ``observe`` with how late each outgoing frame leaves, in ms."""
+        if self.track is not None:
+            self.track.lateness.observe = observe
+
     def counts(self) -> dict[str, int]:
         """Return this call's counters by name, those of its microphone as ``microphone_...``."""
         counts = {f"microphone_{name}": value for name, value in self.microphone.counters.items()}

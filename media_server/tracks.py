@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Protocol
@@ -33,8 +32,6 @@ from .jitter import Arrival, Item
 from .receiver_tap import tap_receiver
 
 PTS_HZ = 48_000
-LATE_MEASURES = 3_000
-"""A minute of frames."""
 
 
 class FrameSource(Protocol):
@@ -49,11 +46,12 @@ class FrameSource(Protocol):
 class Lateness:
     """Measure how late frames leave, against the earliest frame seen on the same timeline.
 
-    Silent frames keep one timeline. Each talkspurt has its own: it may start up to one ptime ahead of it.
+    Silent frames keep one timeline. Each talkspurt has its own: it may start up to one ptime ahead of it. ``observe``
+    is called with every frame's lateness in ms.
     """
 
-    def __init__(self) -> None:
-        self.late_ms: deque[float] = deque(maxlen=LATE_MEASURES)
+    def __init__(self, observe: Callable[[float], None] = lambda _: None) -> None:
+        self.observe = observe
         self._origin_s = {True: float("inf"), False: float("inf")}
         self._was_silent = True
 
@@ -64,7 +62,7 @@ class Lateness:
             self._origin_s[False] = offset_s
         self._was_silent = frame.silent
         self._origin_s[frame.silent] = min(self._origin_s[frame.silent], offset_s)
-        self.late_ms.append((offset_s - self._origin_s[frame.silent]) * 1000)
+        self.observe((offset_s - self._origin_s[frame.silent]) * 1000)
 
 
 class PlayoutTrack(MediaStreamTrack):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -77,6 +78,10 @@ class FakeCall:
         """Return a copy, as a peer does."""
         return dict(self.numbers)
 
+    def watch_lateness(self, observe: Callable[[float], None]) -> None:
+        """Send one frame, 3 ms late."""
+        observe(3.0)
+
 
 def test_sessions_come_and_go() -> None:
     metrics = Metrics()
@@ -88,6 +93,7 @@ def test_sessions_come_and_go() -> None:
     metrics.refused("full")
     found = samples(metrics)
     assert found["vocal_sessions_active"] == 1
+    assert found["vocal_frame_late_ms_count"] == 3
     assert found["vocal_sessions_total"] == 2
     assert found["vocal_sessions_ended_total{hung up}"] == 1
     assert "vocal_sessions_ended_total{session closed}" not in found

@@ -11,7 +11,7 @@ ARGS ?=
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
 BASE := $(VENV)/base-$(KEY)
 DEV := $(VENV)/dev-$(KEY)
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install --quiet
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install -qq
 
 .PHONY: run test lint pytest install install-dev clean
 .DEFAULT_GOAL := run

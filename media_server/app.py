@@ -6,12 +6,10 @@ what is left, then the engines' threads are joined.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
-from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
+from aiohttp import web
 
 import web as page
 from pipeline.agents import Agent, Agents
@@ -31,7 +29,6 @@ from . import health
 from .config import Config
 from .engine_set import as_engines, open_engines
 from .hub import Hub, HubListener, Limits
-from .log import SESSION
 from .metrics import Metrics
 
 PAUSE_MS = 200
@@ -47,7 +44,7 @@ HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
 
 def create_app(config: Config) -> web.Application:
     """Put the parts together. Engines are created when the application starts: EngineUnavailable comes then."""
-    app = web.Application(middlewares=[_tag_session])
+    app = web.Application()
     app[CONFIG] = config
     app[METRICS] = Metrics()
     app.cleanup_ctx.extend([_open_engines, _open_hub])
@@ -55,18 +52,6 @@ def create_app(config: Config) -> web.Application:
     health.add_routes(app.router, app[METRICS], lambda: app[HUB].why_not())  # noqa: PLW0108 - there is no hub yet
     page.add_routes(app)
     return app
-
-
-@web.middleware
-async def _tag_session(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Name what a request may begin, for the log: tasks that are created meanwhile inherit the name."""
-    if request.method != hdrs.METH_POST:
-        return await handler(request)
-    token = SESSION.set(secrets.token_hex(4))
-    try:
-        return await handler(request)
-    finally:
-        SESSION.reset(token)
 
 
 def _ice(config: Config) -> IceServers:

@@ -22,11 +22,14 @@ from pipeline.session import Session
 from signaling.calls import Answer, Candidate, Offer
 
 from . import hardening
+from .log import SESSION
 from .loop_lag import LoopLag
 from .peer import IceServerTuple, Peer, PeerLimits
 from .sdp import VettedOffer, vet
 
 log = logging.getLogger(__name__)
+
+LABEL_CHARS = 6
 
 MakeSession = Callable[[Agent, Playout, History | None], Session]
 FindAgent = Callable[[Mapping[str, Any]], Agent]
@@ -66,7 +69,7 @@ class Call:
     @property
     def label(self) -> str:
         """What the log calls it: not the whole id, with which anybody could hang up."""
-        return self.id[:6]
+        return self.id[:LABEL_CHARS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +133,15 @@ class Hub:
         """See ``Calls.accept``. Canceling is safe: nothing of the call stays."""
         self._admit(offer)
         self._opening += 1
+        call_id = secrets.token_urlsafe(16)
+        tag = SESSION.set(call_id[:LABEL_CHARS])  # the connection's own tasks inherit it: packets arrive in them
         try:
-            return await self._open(offer)
+            return await self._open(offer, call_id)
         except ProtocolError as error:
             self._listener.refused("agent" if error.param == "agent" else "offer")
             raise
         finally:
+            SESSION.reset(tag)
             self._opening -= 1
 
     def _admit(self, offer: Offer) -> None:
@@ -152,9 +158,9 @@ class Hub:
             case _:
                 raise Overloaded("this server is too busy for another call; call again later", retry_after_s=2)
 
-    async def _open(self, offer: Offer) -> Answer:
+    async def _open(self, offer: Offer, call_id: str) -> Answer:
         if offer.listen_to is not None:
-            return await self._open_listener(offer, offer.listen_to)
+            return await self._open_listener(offer, call_id, offer.listen_to)
         agent = self._agent(offer)
         vetted = vet(offer.sdp, offer.remote)
         playout = Playout(AudioFormat(VOICE_RATE_HZ))
@@ -168,7 +174,7 @@ class Hub:
         except BaseException:
             await peer.close("refused")
             raise
-        return self._register(offer, peer, session, sdp)
+        return self._register(Call(call_id, offer.remote, peer, session), sdp)
 
     def _agent(self, offer: Offer) -> Agent:
         if offer.restart_of is None:
@@ -190,7 +196,7 @@ class Hub:
             raise _unknown("pc_id", "that conversation was ended meanwhile; call anew")
         return kept.agent, kept.history
 
-    async def _open_listener(self, offer: Offer, call_id: str) -> Answer:
+    async def _open_listener(self, offer: Offer, listener_id: str, call_id: str) -> Answer:
         call = self._calls.get(call_id)
         if call is None or call.listens_to is not None:
             raise _unknown("session", "there is no such call to listen to")
@@ -206,17 +212,16 @@ class Hub:
         if self._calls.get(call_id) is not call:
             await peer.close("refused")
             raise _unknown("session", "that call has just ended")
-        return self._register(offer, peer, call.session, sdp)
+        return self._register(Call(listener_id, offer.remote, peer, call.session, call_id), sdp)
 
     def _peer(self, vetted: VettedOffer, playout: Playout) -> Peer:
         return Peer(vetted, playout, self._ice_servers(), self._limits.peer)
 
-    def _register(self, offer: Offer, peer: Peer, session: Session, sdp: str) -> Answer:
-        call = Call(secrets.token_urlsafe(16), offer.remote, peer, session, offer.listen_to)
+    def _register(self, call: Call, sdp: str) -> Answer:
         self._calls[call.id] = call
         self._emptied.clear()
         listens = call.listens_to is not None
-        peer.start(session, lambda reason: self._closed(call, reason), name=call.label, listener=listens)
+        call.peer.start(call.session, lambda reason: self._closed(call, reason), name=call.label, listener=listens)
         log.info("call %s opened%s", call.label, " to listen" if listens else "")
         self._listener.opened(call)
         return Answer(sdp, call.id)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -172,8 +176,22 @@ def test_no_error_vanishes(source: Path) -> None:
     assert [f"{source}:{h.lineno}" for h in silent] == []
 
 
-def test_the_packages_that_ship_are_the_ones_that_exist() -> None:
-    import tomllib
+def test_what_is_imported_is_declared() -> None:
+    """A library that merely comes along with another may be gone with the other's next version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(w for extra in project["optional-dependencies"].values() for w in extra)]
+    declared = {normalized(re.split(r"[^\w.-]", requirement)[0]) for requirement in wanted}
+    distributions = packages_distributions()
+    theirs = {i.module.split(".")[0] for s in sources() for i in imports(s)} - set(MAY_IMPORT) - sys.stdlib_module_names
+    known = {name: {normalized(d) for d in distributions.get(name, [name])} for name in theirs}
+    assert [name for name, owners in known.items() if not owners & declared] == []
 
+
+def normalized(distribution: str) -> str:
+    """Return a distribution's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_the_packages_that_ship_are_the_ones_that_exist() -> None:
     shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert sorted(shipped) == sorted({str(s.parent).replace("/", ".") for s in sources()})

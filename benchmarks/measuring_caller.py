@@ -19,7 +19,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from media_server import hardening
 from media_server.tracks import Microphone, PlayoutTrack
-from pipeline.audio import VOICE_RATE_HZ, AudioFormat, AudioFrame, Pcm
+from pipeline.audio import VOICE_RATE_HZ, AudioFormat, AudioFrame, Pcm, silence
 from pipeline.clock import FrameClock
 
 FORMAT = AudioFormat(VOICE_RATE_HZ)
@@ -30,13 +30,12 @@ QUIET_S = 0.1
 
 
 class Mouth:
-    """A microphone's steady frames: a tone while it speaks, faint noise else."""
+    """A microphone's steady frames: a tone while it speaks, silence else (encoded once: callers are many)."""
 
     format = FORMAT
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self) -> None:
         self._clock = FrameClock(FORMAT.ptime_ms, FORMAT.frame_samples)
-        self._noise = np.random.default_rng(seed)
         self._frames_left = 0
         self.started_s = 0.0
         self.ended = asyncio.Event()
@@ -54,7 +53,7 @@ class Mouth:
         await asyncio.sleep(max(0.0, self._clock.wait_s(loop.time(), speech=False)))
         pts = self._clock.tick(loop.time(), speech=False)
         if not self._frames_left:
-            return AudioFrame(self._noise.integers(-20, 20, FORMAT.frame_samples).astype(np.int16), 24_000, pts)
+            return AudioFrame(silence(FORMAT.frame_samples), VOICE_RATE_HZ, pts, silent=True)
         self._frames_left -= 1
         self.started_s = self.started_s or loop.time()
         if not self._frames_left:
@@ -88,12 +87,15 @@ class Ear:
             self.arrivals_s.append(now_s)
             self._heard.set()
 
-    async def first_after(self, at_s: float, timeout_s: float = 5.0) -> float:
-        """Wait for the first sound that arrives after ``at_s``. Raises TimeoutError."""
-        async with asyncio.timeout(timeout_s):
-            while not self.arrivals_s or self.arrivals_s[-1] <= at_s:
-                self._heard.clear()
-                await self._heard.wait()
+    async def first_after(self, at_s: float, timeout_s: float = 5.0) -> float | None:
+        """Wait for the first sound that arrives after ``at_s``; None if there is none."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self.arrivals_s or self.arrivals_s[-1] <= at_s:
+                    self._heard.clear()
+                    await self._heard.wait()
+        except TimeoutError:
+            return None
         return next(t for t in self.arrivals_s if t > at_s)
 
     def last_before_quiet(self, at_s: float) -> float:
@@ -108,10 +110,12 @@ class Ear:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """``response_s``: the last sample of speech left to the first audible packet arrived. ``cut_s``: the caller's onset
-    left to the last audible packet arrived; None where the agent was not speaking."""
+    """``response_s``: the last sample of speech left to the first audible packet arrived; None if nothing came.
 
-    response_s: float
+    ``cut_s``: the caller's onset left to the last audible packet arrived; None where the agent was not speaking.
+    """
+
+    response_s: float | None
     cut_s: float | None
 
 
@@ -120,19 +124,20 @@ class Caller:
 
     def __init__(self, seed: int) -> None:
         self.ear = Ear()
-        self.mouth = Mouth(seed)
+        self.mouth = Mouth()
         self.track = PlayoutTrack(self.mouth)
         self._random = random.Random(seed)
 
     async def take_turns(self, turns: int, speech_s: float = 0.5) -> list[Turn]:
         """Speak ``turns`` times, each time into the answer to the one before, at random moments."""
         taken: list[Turn] = []
-        for i in range(turns):
+        for _ in range(turns):
+            speaking = bool(taken) and taken[-1].response_s is not None
             self.mouth.speak(speech_s)
             await self.mouth.ended.wait()
             first_s = await self.ear.first_after(self.mouth.ended_s)
-            cut_s = self.ear.last_before_quiet(self.mouth.started_s) - self.mouth.started_s if i else None
-            taken.append(Turn(first_s - self.mouth.ended_s, cut_s))
+            cut_s = self.ear.last_before_quiet(self.mouth.started_s) - self.mouth.started_s if speaking else None
+            taken.append(Turn(first_s and first_s - self.mouth.ended_s, cut_s))
             await asyncio.sleep(self._random.uniform(0.4, 0.9))
         return taken
 

@@ -11,11 +11,11 @@ process, the caller in another.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import datetime
 from collections.abc import Sequence
 
 import numpy as np
+import uvloop
 
 from .measuring_caller import Turn, call
 from .servers import bare_aiortc, machine, running, vocal_node
@@ -32,6 +32,11 @@ async def measure(turns: int, rounds: int, silence_ms: int) -> dict[str, list[Tu
     return taken
 
 
+def added_s(turns: Sequence[Turn], silence_ms: int) -> list[float]:
+    """Return what each answered turn took beyond the silence rule."""
+    return [turn.response_s - silence_ms / 1000 for turn in turns if turn.response_s is not None]
+
+
 def percentiles(seconds: Sequence[float]) -> str:
     """Return median, 95th, 99th percentile and maximum in ms."""
     ms = np.array(seconds) * 1000
@@ -42,10 +47,11 @@ def report(taken: dict[str, list[Turn]], silence_ms: int) -> str:
     """Return the table."""
     rows = [f"{'':34}{'p50':>7} {'p95':>7} {'p99':>7} {'max':>7}   (ms)"]
     for name, turns in taken.items():
-        added = [turn.response_s - silence_ms / 1000 for turn in turns]
+        added = added_s(turns, silence_ms)
         cuts = [turn.cut_s for turn in turns if turn.cut_s is not None]
         rows.append(f"{name:12} response, added to {silence_ms:3}  {percentiles(added)}")
         rows.append(f"{name:12} barge-in to silence    {percentiles(cuts)}")
+        rows.append(f"{name:12} {len(added)} of {len(turns)} turns answered")
     return "\n".join(rows)
 
 
@@ -56,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--silence-ms", type=int, default=200)
     args = parser.parse_args()
-    taken = asyncio.run(measure(args.turns, args.rounds, args.silence_ms))
+    taken = uvloop.run(measure(args.turns, args.rounds, args.silence_ms))
     print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine()}")
     print(f"{args.rounds} calls of {args.turns} turns each, interleaved; models take no time")
     print(report(taken, args.silence_ms))

@@ -136,7 +136,7 @@ class Microphone:
         self._codecs: dict[int, AudioCodec] = {}
         self._inbound: InboundStream | None = None
         self._axis: AudioAxis | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: tuple[float, asyncio.Handle] | None = None
         self._counts = MicrophoneCounters()
 
     def attach(self, receiver: RTCRtpReceiver) -> None:
@@ -153,7 +153,7 @@ class Microphone:
         """Push nothing any more. Synchronous, idempotent."""
         self._axis = None
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer[1].cancel()
             self._timer = None
 
     @property
@@ -197,10 +197,11 @@ class Microphone:
         hole_s = self._inbound.jitter.deadline_s if self._inbound else None
         due_s = axis.deadline_s if hole_s is None else min(hole_s, axis.deadline_s)
         if self._timer is not None:
-            if self._timer.when() <= due_s:
+            if self._timer[0] <= due_s:
                 return
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(due_s, self._on_time, due_s)
+            self._timer[1].cancel()
+        # uvloop's handle of a time that has passed does not know its time
+        self._timer = due_s, asyncio.get_running_loop().call_at(due_s, self._on_time, due_s)
 
     def _on_time(self, due_s: float) -> None:
         self._timer = None

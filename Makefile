@@ -42,10 +42,14 @@ $(DEV): | $(VENV)/bin/python
 	@$(PIP) --editable '.[dev]'
 	@rm -f $(VENV)/base-* $(VENV)/dev-* && touch $@ $(BASE)
 
+WANTED := Vocal Node needs Python 3.11 or newer: install it, or name one: make run PYTHON=/path/to/python3.11
+
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "make: no Python found: install Python 3.11 or newer, or name one: make run PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), but Vocal Node needs Python 3.11 or newer: make run PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: $(PYTHON) cannot create a virtual environment: install its venv module (on Debian: apt install python3-venv)" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: no Python found. $(WANTED)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "make: $(PYTHON) will not do. $(WANTED)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
+		{ rm -f $(VENV)/bin/python*; echo "make: $(PYTHON) cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

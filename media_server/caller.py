@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.audio import VOICE_RATE_HZ, AudioFormat, Pcm
 from pipeline.playout import Playout, PlayoutListener
@@ -115,10 +115,18 @@ class Mouth:
         self._done.set()
 
 
+class Messages(Protocol):
+    """Where the server's messages come from."""
+
+    async def next_message(self, timeout_s: float) -> Mapping[str, Any] | None:
+        """Return the next one, None if there is none for ``timeout_s``. Raises CallFailed once the call has ended."""
+        ...
+
+
 class Talk:
     """The course of the call, from the greeting to the last answer."""
 
-    def __init__(self, plan: Plan, link: Link, mouth: Mouth, ear: Ear) -> None:
+    def __init__(self, plan: Plan, link: Messages, mouth: Mouth, ear: Ear) -> None:
         self._plan = plan
         self._link = link
         self._mouth = mouth

@@ -195,3 +195,11 @@ def normalized(distribution: str) -> str:
 def test_the_packages_that_ship_are_the_ones_that_exist() -> None:
     shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert sorted(shipped) == sorted({str(s.parent).replace("/", ".") for s in sources()})
+
+
+@pytest.mark.parametrize(
+    "document", sorted(p.relative_to(ROOT) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=str
+)
+def test_documents_point_to_what_exists(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / document).read_text())
+    assert [target for target in targets if not (ROOT / document.parent / target).exists()] == []

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from media_server.caller import Mouth, Plan, Talk
 from media_server.caller_audio import Ear, Unreadable, read_speech, speech_span, write_wav
 from media_server.cli import main
 from pipeline.audio import Pcm, silence
+from pipeline.tasks import cancel_and_wait
 from tests.browser import Server, serving
 
 ROOT = Path(__file__).parent.parent
@@ -122,6 +126,47 @@ def test_a_server_that_goes_away_ends_the_call_with_one_line(tmp_path: Path) -> 
         assert call.returncode == 1
         (line,) = errors.splitlines()
         assert "the server ended the call" in line
+
+
+class ScriptedLink:
+    """A link whose server says what was written down; None is a moment in which it says nothing."""
+
+    def __init__(self, *messages: tuple[str, dict[str, Any]] | None) -> None:
+        self._messages = [message and {"type": message[0], "data": message[1]} for message in messages]
+
+    async def next_message(self, timeout_s: float) -> Mapping[str, Any] | None:
+        """Return the next message at once, None when there are no more."""
+        return self._messages.pop(0) if self._messages else None
+
+
+def test_a_greeting_is_heard_out_and_its_words_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    turn = {"t": "turn", "turn": 1, "user": "Hi.", "agent": "Goodbye.", "interrupted": False, "endpoint_ms": 400.0}
+    link = ScriptedLink(
+        ("bot-started-speaking", {}),
+        ("bot-tts-text", {"text": "Hello there."}),
+        ("bot-stopped-speaking", {}),
+        None,
+        ("server-message", turn),
+    )
+
+    async def main() -> None:
+        mouth, ear = Mouth(), Ear(24_000)
+        talk = Talk(Plan(Path("-"), "http://localhost"), link, mouth, ear)
+        pulling = asyncio.create_task(pull(mouth))
+        await talk.run(tone(0.1))
+        await cancel_and_wait(pulling)
+
+    async def pull(mouth: Mouth) -> None:
+        while True:
+            await mouth.playout.next_frame()
+
+    asyncio.run(main())
+    assert capsys.readouterr().out.splitlines() == [
+        "agent> Hello there.",
+        "you>   Hi.",
+        "agent> Goodbye.",
+        "turn 1: ms after your last sample: end of turn 400; heard here: -",
+    ]
 
 
 # --- mouth and ear

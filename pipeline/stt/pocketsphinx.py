@@ -1,6 +1,6 @@
 """PocketSphinx: English speech-to-text with the model that ships in its package; no download, no network.
 
-It decodes while the caller speaks, so that the end of an utterance costs milliseconds. Expect a third of the words
+It decodes while the caller speaks, so that the end of an utterance costs milliseconds. Expect a quarter of the words
 of free speech to be wrong (docs/engines.md): it is the fallback for a machine without a better engine.
 
 Setting: ``VOCAL_POCKETSPHINX_DECODERS``, how many utterances are decoded at once (90 MB each; further ones wait).
@@ -24,20 +24,13 @@ from ._pocketsphinx import MISSING, Decoder, package_path
 FEED_FRAMES = 512
 """Audio a decoder may fall behind by: 10 s of frames of 20 ms."""
 
-PARTIAL_SAMPLES = SPEECH_RATE_HZ // 5
-"""How much audio lies between two looks at the words so far."""
-
-CEPSTRAL_MEAN = "47.33,5.35,-3.54,7.23,-7.42,0.04,-6.00,-0.49,0.29,-1.25,0.49,-1.10,1.21"
-"""Where each utterance begins: the mean over several speakers and microphones. The model's own start value costs a
-quarter more wrong words; the last caller's would make one caller's words depend on another's."""
-
 
 class PocketSphinxSpeechToText:
     """A pool of decoders: one is built at the start, the others when callers first speak at the same time."""
 
     def __init__(self, package: Path, decoders: int) -> None:
         self._package = package
-        self._idle = [Decoder(package, CEPSTRAL_MEAN)]
+        self._idle = [Decoder(package)]
         self._threads = EngineThreads("pocketsphinx", decoders)
 
     def close(self) -> None:
@@ -51,7 +44,7 @@ class PocketSphinxSpeechToText:
         return self._threads.stalls
 
     async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
-        """Yield the words so far, every 200 ms where they changed, then the final ones; lower case, no punctuation.
+        """Yield the words so far, every 100 ms where they changed, then the final ones; lower case, no punctuation.
 
         Raises EngineError for a language other than English and for audio that is not 16 kHz.
         """
@@ -64,7 +57,7 @@ class PocketSphinxSpeechToText:
 
     def _decode(self, frames: Iterator[AudioFrame]) -> Iterator[Transcript]:
         # There are as many threads as decoders may be, and list.pop and list.append are atomic.
-        decoder = self._idle.pop() if self._idle else Decoder(self._package, CEPSTRAL_MEAN)
+        decoder = self._idle.pop() if self._idle else Decoder(self._package)
         decoder.begin()
         try:
             yield from _partials(decoder, frames)
@@ -78,17 +71,15 @@ class PocketSphinxSpeechToText:
 
 
 def _partials(decoder: Decoder, frames: Iterator[AudioFrame]) -> Iterator[Transcript]:
-    text, unseen_samples = "", 0
+    text = ""
     for frame in frames:
         if frame.rate_hz != SPEECH_RATE_HZ:
             raise EngineError(f"stt pocketsphinx hears {SPEECH_RATE_HZ} Hz, not {frame.rate_hz}")
-        decoder.hear(frame.pcm)
-        unseen_samples += len(frame.pcm)
-        if unseen_samples >= PARTIAL_SAMPLES:
-            unseen_samples = 0
-            text, before = decoder.words(), text
-            if text != before:
-                yield Transcript(text, False, "en")
+        if not decoder.hear(frame.pcm):
+            continue
+        text, before = decoder.words(), text
+        if text != before:
+            yield Transcript(text, False, "en")
 
 
 def describe(settings: Settings) -> Usable:

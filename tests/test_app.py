@@ -130,7 +130,7 @@ def test_a_hiccup_while_starting_shuts_nobody_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint_ms", "pause_ms", "longest_ms"), [(100, 100, 1600), (400, 200, 1600), (3000, 200, 3000)]
+    ("endpoint_ms", "pause_ms", "longest_ms"), [(100, 50, 1600), (400, 200, 1600), (3000, 200, 3000)]
 )
 def test_the_silence_rule_sets_what_depends_on_it(endpoint_ms: int, pause_ms: int, longest_ms: int) -> None:
     settings = session_settings(load({"VOCAL_ENDPOINT_MS": str(endpoint_ms)}))

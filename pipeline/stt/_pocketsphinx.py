@@ -46,7 +46,7 @@ class Decoder:
             # Both run over the whole utterance at its end: 0.2 to 1.7 s, for no fewer wrong words.
             "fwdflat": False,
             "bestpath": False,
-            # Half the work of the default 30000; 1 % more wrong words.
+            # Less than half the work of the default 30000, for no more wrong words.
             "maxhmmpf": 3000,
         }
         self._config = self._lib.ps_config_parse_json(None, json.dumps(settings).encode())

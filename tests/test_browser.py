@@ -70,11 +70,10 @@ def speaking(tmp_path: Path) -> Path:
     return write_microphone(tmp_path / "microphone.wav", 1.5, recording(SAID), 3.5)
 
 
-def recognized(captions: list[str], expected: list[str]) -> float:
-    """Return the share of ``expected`` words in the best of the captions."""
-    return max(
-        (sum(word in caption.lower().split() for word in expected) / len(expected) for caption in captions), default=0
-    )
+MOST_WORDS = """(spoken) => [...document.querySelectorAll("#captions li[data-role=caller] .said")].some((caption) => {
+  const words = caption.textContent.toLowerCase().split(" ");
+  return spoken.filter((word) => words.includes(word)).length >= 0.6 * spoken.length;
+})"""
 
 
 def test_speech_is_written_down_and_answered_aloud(server: Server, speaking: Path, tmp_path: Path) -> None:
@@ -84,9 +83,10 @@ def test_speech_is_written_down_and_answered_aloud(server: Server, speaking: Pat
         tab.page.evaluate(METER)
         assert server.metric("vocal_sessions_active") == 1
         tab.wait_for("() => document.querySelector('#latency-stages li')")
-        said, answered = tab.captions("caller"), tab.captions("agent")
+        # It is said again and again: an utterance that a busy machine garbles is followed by another.
+        tab.wait_for(MOST_WORDS, words_of(SAID), timeout_ms=2 * WAIT_MS)
         tab.wait_for(f"() => levels.filter(([, , agent]) => agent > {AUDIBLE}).length > 25")
-        assert recognized(said, words_of(SAID)) >= 0.6, said
+        answered = tab.captions("agent")
         assert len(" ".join(answered).split()) >= 2, answered
         assert tab.page.locator("#latency-total").inner_text().endswith((" ms", " s"))
         tab.page.click("#call")
@@ -188,9 +188,10 @@ def test_a_muted_caller_is_not_heard(server: Server, speaking: Path, tmp_path: P
 
 def test_no_ghost_call_after_cancel_double_click_or_leaving(server: Server, tmp_path: Path) -> None:
     quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
-    earlier = len(ends(server))
     with browsing(tmp_path, quiet) as tab:
         tab.open(server.url)
+        wait_until_nobody_is_left(tab, server)
+        earlier = len(ends(server))
         for pause_ms in (0, 30, 100, 250, 500):
             tab.page.click("#call")
             tab.page.wait_for_timeout(pause_ms)

@@ -17,7 +17,7 @@ def draw(image: Path) -> None:
     """Type, interrupt the answer, speak; take the picture when the spoken turn has been answered."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        microphone = write_microphone(folder / "microphone.wav", 12.0, recording("austen-0880"), 60.0)
+        microphone = write_microphone(folder / "microphone.wav", 12.0, recording("go-forward"), 60.0)
         with serving(folder) as server, browsing(folder, microphone) as tab:
             tab.open(server.url)
             tab.start()

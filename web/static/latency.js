@@ -52,7 +52,7 @@ function row({ label, fromMs, toMs }, wholeMs) {
   at.textContent = duration(toMs);
   track.className = "track";
   track.append(bar);
-  bar.style.marginLeft = `${(100 * fromMs) / wholeMs}%`;
+  bar.style.marginLeft = `min(${(100 * fromMs) / wholeMs}%, 100% - 3px)`;
   bar.style.width = `${(100 * (toMs - fromMs)) / wholeMs}%`;
   item.append(name, track, at);
   return item;

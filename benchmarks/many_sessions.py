@@ -2,9 +2,11 @@
 
     python -m benchmarks.many_sessions [--sessions 20] [--turns 5]
 
-"Late" is how late the server's frames left, against the earliest frame on the same timeline (the server's own figure,
-from /metrics). "Gap" is the time between two packets at a caller: 20 ms if nothing ever stutters, up to 40 where a
-talkspurt that left early ends. Callers and server share this machine; the callers all run in this process.
+Everyone begins within the first five seconds, speaks for 1.5 s, hears the answer (3.5 s) out, pauses for a moment and
+goes on. "Late" is how late the server's frames left, against the earliest frame on the same timeline (the server's own
+figure, from /metrics; connecting is in it). "Gap" is the time between two packets at a caller: 20 ms if nothing ever
+stutters, up to 40 where a talkspurt that left early ends. Callers and server share this machine; the callers all run in
+this process.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import random
 import re
 from contextlib import AsyncExitStack
 
@@ -40,8 +43,8 @@ async def measure(sessions: int, turns: int) -> tuple[list[Turn], list[float], s
 
 
 async def _converse(caller: Caller, i: int, turns: int) -> list[Turn]:
-    await asyncio.sleep(i * 0.037)
-    return await caller.take_turns(turns)
+    await asyncio.sleep(random.Random(i).uniform(0, 5))
+    return await caller.take_turns(turns, speech_s=1.5, interrupt=False)
 
 
 def late_percentile(metrics: str, percent: float) -> str:

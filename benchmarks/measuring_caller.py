@@ -83,7 +83,7 @@ class Ear:
         if self._last_s is not None:
             self.gaps_s.append(now_s - self._last_s)
         self._last_s = now_s
-        if np.abs(pcm.astype(np.int32)).max(initial=0) > AUDIBLE:
+        if pcm.max(initial=0) > AUDIBLE:
             self.arrivals_s.append(now_s)
             self._heard.set()
 
@@ -97,6 +97,12 @@ class Ear:
         except TimeoutError:
             return None
         return next(t for t in self.arrivals_s if t > at_s)
+
+    async def quiet(self) -> None:
+        """Wait until the agent has been silent for a while."""
+        loop = asyncio.get_running_loop()
+        while self.arrivals_s and (left_s := self.arrivals_s[-1] + QUIET_S - loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left_s)
 
     def last_before_quiet(self, at_s: float) -> float:
         """Return the last sound after ``at_s`` before it was quiet for a while; ``at_s`` if there was none."""
@@ -128,16 +134,18 @@ class Caller:
         self.track = PlayoutTrack(self.mouth)
         self._random = random.Random(seed)
 
-    async def take_turns(self, turns: int, speech_s: float = 0.5) -> list[Turn]:
-        """Speak ``turns`` times, each time into the answer to the one before, at random moments."""
+    async def take_turns(self, turns: int, speech_s: float = 0.5, *, interrupt: bool = True) -> list[Turn]:
+        """Speak ``turns`` times, each time into the answer to the one before, or after its end, at random moments."""
         taken: list[Turn] = []
         for _ in range(turns):
-            speaking = bool(taken) and taken[-1].response_s is not None
+            speaking = interrupt and bool(taken) and taken[-1].response_s is not None
             self.mouth.speak(speech_s)
             await self.mouth.ended.wait()
             first_s = await self.ear.first_after(self.mouth.ended_s)
             cut_s = self.ear.last_before_quiet(self.mouth.started_s) - self.mouth.started_s if speaking else None
             taken.append(Turn(first_s and first_s - self.mouth.ended_s, cut_s))
+            if not interrupt:
+                await self.ear.quiet()
             await asyncio.sleep(self._random.uniform(0.4, 0.9))
         return taken
 
@@ -148,7 +156,7 @@ async def call(url: str, seed: int) -> AsyncIterator[Caller]:
     hardening.apply()
     caller = Caller(seed)
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    microphone = Microphone(caller.ear.push, 48_000)
+    microphone = Microphone(caller.ear.push, 8_000)  # enough to hear a tone, and cheap: callers are many
     connected = asyncio.Event()
     peer.on("connectionstatechange", lambda: connected.set() if peer.connectionState == "connected" else None)
     caller.track.attach(peer.addTrack(caller.track))

@@ -19,6 +19,8 @@ from .clock import FrameClock
 from .writer import Writer
 
 FADE_MS = 5
+TIMER_S = 0.001
+"""What timers are good for: uvloop's count whole milliseconds, and waiting for less would only spin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +83,13 @@ class Playout:
     async def next_frame(self) -> AudioFrame:
         """Wait until the next frame is due and return it. One consumer; canceling loses nothing."""
         loop = asyncio.get_running_loop()
-        while (wait_s := self.clock.wait_s(loop.time(), speech=self._has_speech())) > 0:
+        while (wait_s := self.clock.wait_s(loop.time(), speech=self._has_speech())) > TIMER_S:
             self._wake.clear()
+            timer = loop.call_later(wait_s, self._wake.set)
             try:
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                break
+                await self._wake.wait()
+            finally:
+                timer.cancel()
         return self._take(loop.time())
 
     def _has_speech(self) -> bool:

@@ -11,8 +11,14 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal
 
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
+
 SESSION: ContextVar[str] = ContextVar("session", default="-")
 """The session on whose behalf this task runs. Set it in the task that owns the session: its children inherit it."""
+
+ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+"""Control characters, which could forge a line or command a terminal. What strangers send may be in a message."""
 
 QUIET = ("aioice", "aiortc", "aiohttp.access", "asyncio", "av", "faster_whisper", "huggingface_hub", "httpx", "nltk")
 
@@ -27,7 +33,8 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
         session = SESSION.get()
-        line = f"{_stamp(record)} {record.levelname:<7} {record.name} session={session} {record.getMessage()}"
+        message = record.getMessage().translate(ESCAPED)
+        line = f"{_stamp(record)} {record.levelname:<7} {record.name} session={session} {message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -48,11 +55,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False)
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Tell whether this is news: HTTP that cannot be read is answered with 400, and its trace would quote keys."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (HttpProcessingError, RequestPayloadError))
+
+
 def configure(level: str = "INFO", form: Literal["text", "json"] = "text") -> None:
     """Send every log line to stderr. Libraries that talk about each packet are held to warnings, or INFO at DEBUG."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     quiet = logging.INFO if level == "DEBUG" else logging.WARNING
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(quiet, logging.getLevelName(level)))

@@ -34,6 +34,9 @@ BACKLOG = 128
 CLOSE_S = 2.0
 """How long requests in progress may take to end once the sessions have."""
 
+SILENT_S = 75.0
+"""How long a connection may be open and say nothing. Longer than proxies keep theirs: they are the ones to close."""
+
 SAME_SIGNAL_S = 0.5
 """Some supervisors send a signal to the process and to its group: within this time it is one signal."""
 
@@ -100,7 +103,7 @@ def _why_not_bound(error: OSError, host: str, port: int) -> str:
 async def _serve(config: Config, sockets: Sequence[socket.socket], announce: Callable[[str], None]) -> int:
     with _signals() as signals:
         app = create_app(config)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S, handle_signals=False)
+        runner = new_runner(app)
         starting = asyncio.create_task(_start(runner, sockets, announce), name="start")
         stopping = asyncio.create_task(signals.get(), name="stop")
         try:
@@ -116,6 +119,13 @@ async def _serve(config: Config, sockets: Sequence[socket.socket], announce: Cal
             await cancel_and_wait(starting, stopping)
             await runner.cleanup()
     return 0
+
+
+def new_runner(app: web.Application) -> web.AppRunner:
+    """Return what serves ``app`` over HTTP."""
+    return web.AppRunner(
+        app, access_log=None, keepalive_timeout=SILENT_S, shutdown_timeout=CLOSE_S, handle_signals=False
+    )
 
 
 async def _start(runner: web.AppRunner, sockets: Sequence[socket.socket], announce: Callable[[str], None]) -> None:

@@ -20,9 +20,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from media_server import server as server_module
 from media_server.app import CHOSEN, HUB, create_app, session_settings
 from media_server.config import load
 from media_server.log import SESSION, configure
+from media_server.server import listen, new_runner
 from pipeline.errors import EngineUnavailable
 from tests.browser import Server, serving
 from tests.rtc import until
@@ -204,6 +206,41 @@ def test_a_second_signal_ends_it_even_while_an_engine_blocks(tmp_path: Path) -> 
         assert process.wait(timeout=10) == 128 + signal.SIGINT
 
 
+async def answer_to(port: int, request: bytes) -> bytes:
+    """Send what may be no HTTP at all, and read until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[int]:
+    """Serve over HTTP as the process does, on a port of its own."""
+    runner = new_runner(create_app(load(STAND_INS)))
+    await runner.setup()
+    try:
+        (sock,) = listen("127.0.0.1", 0)
+        await web.SockSite(runner, sock).start()
+        yield sock.getsockname()[1]
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    "request_so_far", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+)
+def test_a_connection_that_says_nothing_is_closed(request_so_far: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with listening() as port, asyncio.timeout(5):
+            await answer_to(port, request_so_far)
+
+    monkeypatch.setattr(server_module, "SILENT_S", 0.3)
+    asyncio.run(main())
+
+
 # --- logs
 
 
@@ -260,6 +297,32 @@ def test_a_json_line_has_the_error_in_it() -> None:
     record = json.loads(line)
     assert (record["message"], record["session"], record["level"]) == ("it failed", "-", "ERROR")
     assert "ValueError: boom" in record["error"]
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_nobody_forges_a_line_of_the_log() -> None:
+    stream = logged("text")
+    logging.getLogger("vocal.test").error("%s failed", "/a\n2026-01-01T00:00:00.000Z INFO all is well\x1b[2J\x9b2J")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith(r"/a\x0a2026-01-01T00:00:00.000Z INFO all is well\x1b[2J\x9b2J failed")
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_what_is_no_http_fills_no_log_and_leaks_no_key() -> None:
+    async def main() -> None:
+        async with listening() as port:
+            for request in (
+                b"GET /metrics\xff?access_token=hunter2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + b"hunter2" * 2000 + b"\r\n\r\n",
+                b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Encoding: gzip\r\nContent-Length: 7\r\n\r\nhunter2",
+                b"\x16\x03\x01 rubbish",
+            ):
+                assert b" 400 " in await answer_to(port, request)
+
+    stream = logged("text")
+    asyncio.run(main())
+    assert stream.getvalue() == ""
 
 
 @pytest.mark.usefixtures("restored_logging")

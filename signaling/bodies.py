@@ -20,7 +20,8 @@ Model = TypeVar("Model", bound=Wire)
 async def read_body(
     request: web.Request, limit_bytes: int = BODY_MAX_BYTES, timeout_s: float = BODY_TIMEOUT_S
 ) -> bytes:
-    """Read the body. Raises ProtocolError: 413 as soon as it is known to be too long, 408 when it does not come."""
+    """Read the body. Raises ProtocolError: 413 as soon as it is known to be too long, 408 when it does not come,
+    400 where it is not encoded as announced."""
     if (request.content_length or 0) > limit_bytes:
         raise _too_long(limit_bytes)
     body = bytearray()
@@ -30,6 +31,8 @@ async def read_body(
                 body += chunk
                 if len(body) > limit_bytes:
                     raise _too_long(limit_bytes)
+    except web.RequestPayloadError:
+        raise ProtocolError("the body cannot be read: it is not encoded as its headers say") from None
     except TimeoutError:
         raise ProtocolError(f"the body did not arrive within {timeout_s:g} s", status=408) from None
     return bytes(body)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from pipeline.errors import ProtocolError
 from signaling.calls import CALLS, Answer, Offer
+from signaling.origins import host_of, is_loopback
 from signaling.rate_limit import TokenBuckets
 from signaling.schema import is_id
+
+PROXIED = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR)
 
 OFFER_BUCKETS: web.AppKey[TokenBuckets] = web.AppKey("offer_buckets", TokenBuckets)
 
@@ -38,6 +41,17 @@ async def answer_offer(
             await calls.hang_up(answer.call_id)
         raise
     return response
+
+
+def caller_address(request: web.Request) -> str:
+    """Return the caller's IP address, empty where a proxy stands between.
+
+    Behind a proxy on this machine everybody has a loopback address, with which more is allowed than with any other.
+    What the proxy says of its client is not believed: it only counts that there is one.
+    """
+    proxied = any(header in request.headers for header in PROXIED) or not is_loopback(host_of(request))
+    remote = request.remote or ""
+    return "" if proxied and is_loopback(remote) else remote
 
 
 def path_id(request: web.Request, name: str) -> str | None:

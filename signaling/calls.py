@@ -13,9 +13,10 @@ from aiohttp import web
 class Offer:
     """An SDP offer and what came with it.
 
-    ``remote`` is the caller's IP address as HTTP saw it. ``request`` is the client's ``request_data``: ``agent`` (an
-    id) or the fields of an inline agent. ``restart_of`` names the call whose conversation a new connection carries on.
-    ``listen_to`` (WHEP) names the call whose agent's voice this receive-only peer wants.
+    ``remote`` is the caller's IP address as HTTP saw it, empty where a proxy hides it. ``request`` is the client's
+    ``request_data``: ``agent`` (an id) or the fields of an inline agent. ``restart_of`` names the call whose
+    conversation a new connection carries on. ``listen_to`` (WHEP) names the call whose agent's voice this receive-only
+    peer wants.
     """
 
     sdp: str

@@ -54,8 +54,8 @@ class Origins:
         """Tell whether Host names this server. Only a server bound to loopback knows all of its names."""
         if not self._local_only:
             return True
-        match = _HOST.fullmatch(request.headers.get(hdrs.HOST, "").lower())
-        return match is not None and (is_loopback(match[1]) or match[1] in {o.host for o in self._allowed})
+        host = host_of(request)
+        return is_loopback(host) or host in {o.host for o in self._allowed}
 
     def admits(self, request: web.Request) -> bool:
         """Tell whether the request comes from no page at all, from our own, or from one that is let in."""
@@ -73,6 +73,12 @@ class Origins:
             return
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = text
         response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = EXPOSED_HEADERS
+
+
+def host_of(request: web.Request) -> str:
+    """Return the name the server was asked for, without its port; empty where Host is none."""
+    match = _HOST.fullmatch(request.headers.get(hdrs.HOST, "").lower())
+    return match[1] if match else ""
 
 
 def is_preflight(request: web.Request) -> bool:

@@ -16,7 +16,7 @@ from pydantic import AliasChoices, Field, StringConstraints
 
 from pipeline.errors import ProtocolError
 from signaling.bodies import BODY_MAX_BYTES, read_json
-from signaling.calling import OFFER_BUCKETS, answer_offer, path_id
+from signaling.calling import OFFER_BUCKETS, answer_offer, caller_address, path_id
 from signaling.calls import CALLS, Answer, Candidate, Offer
 from signaling.ice import IceServers, browser_form
 from signaling.schema import Wire
@@ -99,7 +99,7 @@ class SmallWebRtc:
         restart_of = body.pc_id if body.restart_pc else None
         started = {} if restart_of else self._started_data(request)
         data = {**started, **(body.request_data or {})}
-        offer = Offer(body.sdp, request.remote or "", data, restart_of=restart_of)
+        offer = Offer(body.sdp, caller_address(request), data, restart_of=restart_of)
         return await answer_offer(request, offer, _offer_response)
 
     async def trickle(self, request: web.Request) -> web.Response:

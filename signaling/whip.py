@@ -19,7 +19,7 @@ from aiohttp import ETag, hdrs, web
 
 from pipeline.errors import ProtocolError
 from signaling.bodies import read_text
-from signaling.calling import OFFER_BUCKETS, answer_offer, path_id
+from signaling.calling import OFFER_BUCKETS, answer_offer, caller_address, path_id
 from signaling.calls import CALLS, Answer, Offer
 from signaling.ice import IceServers, link_headers
 from signaling.origins import preflight_headers
@@ -82,7 +82,7 @@ class Whip:
 
     async def _create(self, request: web.Request, data: Mapping[str, Any], listen_to: str | None) -> web.StreamResponse:
         sdp = await read_text(request, SDP)
-        offer = Offer(sdp, request.remote or "", data, listen_to=listen_to)
+        offer = Offer(sdp, caller_address(request), data, listen_to=listen_to)
         return await answer_offer(
             request, offer, lambda a: self._created(request, sdp, a), lambda a: self._forget(a.call_id)
         )

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import EngineError, EngineUnavailable, Overloaded, ProtocolError
+from signaling.auth import Access
 from signaling.bodies import BODY_MAX_BYTES, read_body
 from signaling.calls import Candidate, Offer
 from signaling.errors import answer_errors
@@ -229,6 +230,34 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
             await writer.wait_closed()
 
     asyncio.run(main())
+
+
+def test_a_body_that_is_not_what_its_headers_say(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(client: Client, calls: FakeCalls) -> None:
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        response = await client.post("/start", data=b"rubbish", headers=headers)
+        await error_of(response, 400)
+
+    check(test)
+    assert not [record for record in caplog.records if record.name.startswith("signaling")]
+
+
+PROXIES = [{"X-Forwarded-For": "192.0.2.7"}, {"Forwarded": "for=192.0.2.7"}, {"Host": "vocal.example.org"}]
+
+
+@pytest.mark.parametrize(("headers", "remote"), [({}, "127.0.0.1"), *((proxy, "") for proxy in PROXIES)])
+@pytest.mark.parametrize("way", ["/api/offer", "/whip"])
+def test_a_caller_behind_a_proxy_on_this_machine_is_no_local_one(
+    way: str, headers: dict[str, str], remote: str
+) -> None:
+    async def test(client: Client, calls: FakeCalls) -> None:
+        if way == "/whip":
+            await client.post(way, data=OFFER, headers={**headers, "Content-Type": "application/sdp"})
+        else:
+            await client.post(way, json=offer_body(), headers=headers)
+        assert [offer.remote for offer in calls.offers] == [remote]
+
+    check(test, SignalingConfig(access=Access(origins=("https://vocal.example.org",))))
 
 
 # Trickle and hang-up

@@ -205,14 +205,21 @@ class Hub:
         vetted = vet(offer.sdp, offer.remote)
         if vetted.direction == "sendonly":
             raise ProtocolError("who listens has to offer its audio recvonly", param="sdp")
-        for other in [c for c in self._calls.values() if c.listens_to == call_id]:
-            await other.peer.close("replaced")
         peer = self._peer(vetted, call.session.playout)
         sdp = await peer.negotiate()
-        if self._calls.get(call_id) is not call:
+        try:
+            await self._close_listeners(call_id)
+            if self._calls.get(call_id) is not call:
+                raise _unknown("session", "that call has just ended")
+        except BaseException:
             await peer.close("refused")
-            raise _unknown("session", "that call has just ended")
+            raise
         return self._register(Call(listener_id, offer.remote, peer, call.session, call_id), sdp)
+
+    async def _close_listeners(self, call_id: str) -> None:
+        """Return once nobody listens to this call: a playout has one consumer. Another may come while one goes."""
+        while others := [other for other in self._calls.values() if other.listens_to == call_id]:
+            await others[0].peer.close("replaced")
 
     def _peer(self, vetted: VettedOffer, playout: Playout) -> Peer:
         return Peer(vetted, playout, self._ice_servers(), self._limits.peer)

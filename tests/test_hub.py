@@ -302,6 +302,20 @@ def test_a_listener_comes_back_and_the_speaker_never_notices() -> None:
     run(main)
 
 
+def test_of_listeners_who_come_at_once_one_stays() -> None:
+    async def main() -> None:
+        counts, speaker = Counts(), Caller("sendonly", data=False)
+        listeners = [Caller("recvonly") for _ in range(3)]
+        async with new_hub(counts, max_sessions=1) as hub, calling(speaker, *listeners):
+            await speaker.call(hub)
+            sdps = [await listener.offer() for listener in listeners]
+            await asyncio.gather(*(hub.accept(Offer(sdp, "", {}, listen_to=speaker.call_id)) for sdp in sdps))
+            assert sum(call.listens_to is not None for call in hub._calls.values()) == 1
+            assert counts.closed == ["replaced", "replaced"]
+
+    run(main)
+
+
 def test_whose_voice_comes_over_its_own_connection_cannot_be_listened_to() -> None:
     async def main() -> None:
         caller, listener, talker = Caller(), Caller("recvonly"), Caller("sendonly")

@@ -59,7 +59,10 @@ def run(plan: Plan) -> int:
     ear = asyncio.run(_call(plan, speech))
     if plan.out is not None:
         recording = ear.recording()
-        write_wav(plan.out, recording, ear.rate_hz)
+        try:
+            write_wav(plan.out, recording, ear.rate_hz)
+        except OSError as error:
+            raise CallFailed(f"cannot write {plan.out}: {error.strerror}") from None
         print(f"wrote {plan.out}: {len(recording) / ear.rate_hz:.1f} s of the agent's voice")
     return 0
 

@@ -66,8 +66,8 @@ def speech_span(pcm: Pcm, rate_hz: int = VOICE_RATE_HZ) -> tuple[int, int]:
 
 
 def write_wav(file: Path, pcm: Pcm, rate_hz: int) -> None:
-    """Write mono 16-bit sound. Blocks."""
-    with wave.open(str(file), "wb") as out:
+    """Write mono 16-bit sound. Blocks. Raises OSError."""
+    with file.open("wb") as raw, wave.open(raw, "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(rate_hz)

@@ -198,7 +198,7 @@ def _greet(channel: RTCDataChannel) -> None:
 
 
 def _reason(body: str) -> str:
-    """Return the message of an error in CONTRACT's shape, else the beginning of what came."""
+    """Return the message of an error in the server's one shape, else the beginning of what came."""
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):

@@ -119,16 +119,17 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _call(args: argparse.Namespace) -> int:
-    from .config import ConfigError
+    from .config import ConfigError, load
 
     try:
         settings = _settings(args)
+        log_level = load({"VOCAL_LOG_LEVEL": settings.get("VOCAL_LOG_LEVEL", "WARNING")}).log_level
     except ConfigError as error:
         return _fail(error, 2)
     from . import caller
     from .log import configure
 
-    configure(settings.get("VOCAL_LOG_LEVEL", "WARNING").upper())
+    configure(log_level)
     keys = settings.get("VOCAL_API_KEYS", "").split(",")
     plan = caller.Plan(
         file=args.file,

@@ -87,8 +87,14 @@ class Config(BaseModel):
 
 
 def environment(env_file: Path = Path(".env")) -> dict[str, str]:
-    """Return the environment merged over ``.env``; empty variables are as if unset. Reads one file."""
-    merged = {**dotenv_values(env_file), **os.environ} if env_file.is_file() else dict(os.environ)
+    """Return the environment merged over ``.env``; empty variables are as if unset. Reads one file.
+
+    Raises ConfigError where that file cannot be read.
+    """
+    try:
+        merged = {**(dotenv_values(env_file) if env_file.is_file() else {}), **os.environ}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {env_file}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
     return {name: value for name, value in merged.items() if value}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from media_server import caller
 from media_server.caller import Mouth, Plan, Talk
 from media_server.caller_audio import Ear, Unreadable, read_speech, speech_span, write_wav
 from media_server.cli import main
@@ -100,6 +101,16 @@ def test_a_key_is_asked_for_a_wrong_one_refused_and_the_right_one_let_in(
         assert "does not know this key" in one_failure(["--url", server.url, "--key", "wrong"], capsys)
         unknown = ["--url", server.url, "--set", "VOCAL_API_KEYS=right,other", "--agent", "nobody"]
         assert "no agent 'nobody'" in one_failure(unknown, capsys)
+
+
+def test_a_recording_that_cannot_be_written_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def call(plan: Plan, speech: Pcm) -> Ear:
+        return Ear(24_000)
+
+    monkeypatch.setattr(caller, "_call", call)
+    assert "cannot write nowhere/reply.wav" in one_failure(["--out", "nowhere/reply.wav"], capsys)
 
 
 def calling(server: Server) -> subprocess.Popen[str]:

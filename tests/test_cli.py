@@ -66,6 +66,7 @@ def test_no_command_is_asked_wrongly(capsys: pytest.CaptureFixture[str]) -> None
         (["serve", "--host", "0.0.0.0"], ["VOCAL_API_KEYS", "--insecure"]),
         (["serve", "--set", "VOCAL_DRAIN_S=soon"], ["VOCAL_DRAIN_S='soon'", "seconds"]),
         (["serve", "--set", "nonsense"], ["NAME=VALUE"]),
+        (["call", "speech.wav", "--set", "VOCAL_LOG_LEVEL=loud"], ["VOCAL_LOG_LEVEL='loud'", "WARNING"]),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_exit_code_2(

@@ -112,6 +112,13 @@ def test_the_environment_wins_over_the_file_and_empty_is_unset(tmp_path: Path, m
     assert "VOCAL_LLM" not in settings
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"VOCAL_API_KEYS=\xff\xfehunter2")
+    with pytest.raises(ConfigError, match=r"^cannot read .*\.env: it is not UTF-8$"):
+        environment(file)
+
+
 @pytest.mark.parametrize("document", ["README.md", ".env.example"])
 def test_every_variable_is_documented(document: str) -> None:
     text = (ROOT / document).read_text()

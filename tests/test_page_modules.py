@@ -103,6 +103,40 @@ def test_rubbish_is_no_message(tab: Tab, rubbish: object) -> None:
     assert tab.page.evaluate("async (text) => (await import('/static/rtvi.js')).parse(text)", rubbish) is None
 
 
+END_WHILE_CONNECTING = """async () => {
+  const { Call } = await import("/static/call.js");
+  const told = [], answers = [];
+  const listener = new Proxy({}, { get: (_, name) => () => told.push(name) });
+  const peer = new RTCPeerConnection();
+  const real = { fetch: window.fetch, RTCPeerConnection, getUserMedia: navigator.mediaDevices.getUserMedia };
+  window.RTCPeerConnection = function () { return peer; };
+  peer.setRemoteDescription = async () => {};
+  navigator.mediaDevices.getUserMedia = async () => new AudioContext().createMediaStreamDestination().stream;
+  window.fetch = (path, { method }) => new Promise((resolve) => {
+    const answer = () => resolve(Response.json({ pc_id: "one", sdp: "", type: "answer" }));
+    method === "DELETE" ? answers.push(answer) : answer();
+  });
+  const call = new Call(listener, {});
+  await call.connect();
+  call.hangUp();
+  // The server has yet to hear of it, and meanwhile the connection goes on.
+  Object.defineProperty(peer, "connectionState", { value: "disconnected" });
+  peer.onconnectionstatechange();
+  peer.ontrack({ streams: [new MediaStream()] });
+  call.hangUp();
+  const closing = new Promise((resolve) => { peer.close = () => resolve(true); });
+  answers.forEach((answer) => answer());
+  Object.assign(window, { fetch: real.fetch, RTCPeerConnection: real.RTCPeerConnection });
+  navigator.mediaDevices.getUserMedia = real.getUserMedia;
+  return { told, asked: answers.length, closed: await closing };
+}"""
+
+
+def test_a_call_that_has_ended_tells_the_page_nothing(tab: Tab) -> None:
+    done = tab.page.evaluate(END_WHILE_CONNECTING)
+    assert done == {"told": ["onMicrophone", "onEnd"], "asked": 1, "closed": True}
+
+
 REFUSALS = [
     (0, None, "cannot be reached"),
     (401, None, "asks for an API key"),

@@ -97,7 +97,9 @@ export class Call {
     const peer = new RTCPeerConnection({ iceServers });
     this.#peer = peer;
     for (const track of this.#microphone?.getTracks() ?? []) peer.addTrack(track, this.#microphone ?? new MediaStream());
-    peer.ontrack = (event) => this.listener.onVoice(event.streams[0] ?? new MediaStream([event.track]));
+    peer.ontrack = (event) => {
+      if (!this.#ended) this.listener.onVoice(event.streams[0] ?? new MediaStream([event.track]));
+    };
     peer.onicecandidate = (event) => this.#found(event.candidate);
     peer.onconnectionstatechange = () => this.#follow(peer.connectionState);
     const channel = peer.createDataChannel("rtvi-ai", { ordered: true });
@@ -126,6 +128,8 @@ export class Call {
 
   /** @param {RTCPeerConnectionState} state */
   #follow(state) {
+    // The connection outlives its call until the server knows; by then the page may be in another one.
+    if (this.#ended) return;
     if (state === "failed") this.#end(new CallError(this.#ready ? LOST : NO_WAY));
     if (state !== "disconnected" && state !== "connected") return;
     clearTimeout(this.#silence);

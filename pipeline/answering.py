@@ -55,6 +55,11 @@ class Answering:
         self._tasks: set[asyncio.Task[None]] = set()
         playout.listener = PlayoutListener(self._audio_started, self._clause_started, self._drained)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is no reply, not even a prepared one."""
+        return self._reply is None
+
     def prepare(self, user: str) -> Reply:
         """Start an answer to ``user``, held; nothing of it shows until it is released."""
         self.revoke()
@@ -142,18 +147,22 @@ class Answering:
         self._emit(event)
         self.ended(reply, heard, not isinstance(event, ReplyFinished))
 
+    def _spoken_by(self, writer: Writer) -> Reply | None:
+        return self._reply if self._reply is not None and self._reply.writer is writer else None
+
     def _audio_started(self, writer: Writer) -> None:
-        if self._reply is not None and writer is self._reply.writer:
-            self._reply.timeline.mark("first_audio", asyncio.get_running_loop().time())
-            self._emit(ReplyAudioStarted(writer.reply))
+        if (reply := self._spoken_by(writer)) is not None:
+            reply.timeline.mark("first_audio", asyncio.get_running_loop().time())
             self.audible()
+            self._emit(ReplyAudioStarted(writer.reply))
 
     def _clause_started(self, writer: Writer, text: str) -> None:
-        self._emit(ReplyClauseStarted(writer.reply, text))
+        if self._spoken_by(writer) is not None:
+            self._emit(ReplyClauseStarted(writer.reply, text))
 
     def _drained(self, writer: Writer) -> None:
-        if self._reply is not None and writer is self._reply.writer:
-            reply, self._reply = self._reply, None
+        if (reply := self._spoken_by(writer)) is not None:
+            self._reply = None
             self._end(reply, ReplyFinished(reply.number, writer.heard()))
 
 

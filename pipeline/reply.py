@@ -16,7 +16,7 @@ from .agents import Agent
 from .engines import TextToSpeech
 from .errors import EngineError
 from .events import Event, ReplyStarted, ReplyText
-from .tasks import closing, limited
+from .tasks import Limited, closing
 from .text import ClauseSplitter
 from .timeline import Timeline
 from .writer import Writer
@@ -93,7 +93,7 @@ class Reply:
         spoken = 0
         with _blame("llm", patience_s):
             async with closing(think()) as deltas:
-                async for delta in limited(deltas, patience_s):
+                async for delta in Limited(deltas, patience_s):
                     self._mark("ttft")
                     self._tell(ReplyText(self.number, delta))
                     spoken += await self._pass_on(splitter.push(delta))
@@ -119,7 +119,7 @@ class Reply:
         self.writer.begin(clause)
         samples = 0
         async with closing(tts.synthesize(clause, agent.voice, agent.language, agent.speed)) as audio:
-            async for pcm in limited(audio, patience_s):
+            async for pcm in Limited(audio, patience_s):
                 self._mark("ttfb")
                 samples += len(pcm)
                 await self.writer.write(pcm)

@@ -44,8 +44,9 @@ class SessionSettings:
 class Session:
     """Use as ``async with``: on the way out everything it started has ended.
 
-    ``push_audio``, ``push_text`` and ``interrupt`` are synchronous and never block; a transport pulls frames from
-    ``playout``. Listeners are called in the order of events; one that raises is logged and harms nobody.
+    ``push_audio``, ``push_text``, ``greet`` and ``interrupt`` are synchronous, never block, and do nothing once it
+    closes; a transport pulls frames from ``playout``. Listeners are called in the order of events; one that raises is
+    logged and harms nobody. A listener must not call the session back: let it use ``loop.call_soon`` for that.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Session:
         self._turn = 0
         self._words_final_s: float | None = None
         self._deaf = False
+        self._closed = False
 
     @property
     def playout(self) -> Playout:
@@ -101,14 +103,18 @@ class Session:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        await self._listening.close()
-        await self.answering.close()
-        self._emit(SessionClosed("closed" if error is None else type(error).__name__))
-        self._listeners.clear()
+        self._closed = True
+        try:
+            await self._listening.close()
+        finally:
+            await self.answering.close()
+            self._emit(SessionClosed("closed" if error is None else type(error).__name__))
+            self._listeners.clear()
 
     def greet(self) -> None:
-        """Speak the agent's greeting, if it has one and nothing was said yet."""
-        if self.agent.greeting and not self.history.messages:
+        """Speak the agent's greeting, if it has one and nothing was said yet, or is being said."""
+        quiet = self._turn_taking.caller is act.Caller.SILENT and self.answering.idle and not self.history.messages
+        if self.agent.greeting and quiet and not self._closed:
             self._turn_taking.agent(act.Agent.THINKING)
             self.answering.say(self.agent.greeting)
 
@@ -118,7 +124,9 @@ class Session:
             self._hear(pcm[i : i + STEP_SAMPLES])
 
     def push_text(self, text: str) -> None:
-        """Take typed words as the caller's whole turn; the agent stops and answers them."""
+        """Take typed words as the caller's whole turn; the agent stops and answers them. Blank text is no turn."""
+        if self._closed or not text.strip():
+            return
         self.interrupt()
         self._listening.forget()
         self._turn_taking.reset()
@@ -133,6 +141,8 @@ class Session:
     # --- the caller
 
     def _hear(self, pcm: Pcm) -> None:
+        if self._closed or self._deaf:
+            return
         try:
             heard = self._listening.push(pcm)
         except Exception as error:
@@ -144,11 +154,12 @@ class Session:
         self._act(self._turn_taking.received(ear.heard_samples, ear.last_speech_samples, stirring=ear.stirring))
 
     def _detector_failed(self, error: Exception) -> None:
-        """Tell it once: the call lives on typed words."""
-        if not self._deaf:
-            self._deaf = True
-            log.exception("speech detection failed", exc_info=error)
-            self._emit(EngineFailed("vad", str(error)))
+        """Listen no more, and let the agent go on if it was held: the call lives on typed words."""
+        self._deaf = True
+        log.error("speech detection failed", exc_info=error)
+        self._emit(EngineFailed("vad", str(error)))
+        self._turn_taking.reset()
+        self._act([act.DropUtterance(), act.RevokeReply(), act.ResumeReply()])
 
     def _speech(self, event: SpeechStarted | SpeechEnded) -> None:
         self._emit(event)
@@ -175,7 +186,8 @@ class Session:
 
     def _act(self, actions: Sequence[Action]) -> None:
         for action in actions:
-            self._carry_out(action)
+            if not self._closed:
+                self._carry_out(action)
 
     def _carry_out(self, action: Action) -> None:
         match action:

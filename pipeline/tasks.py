@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -28,12 +28,19 @@ async def cancel_and_wait(*tasks: asyncio.Task[object]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def limited(iterator: AsyncIterator[T], timeout_s: float) -> AsyncIterator[T]:
-    """Pass items on; raise TimeoutError if the next one takes longer than ``timeout_s`` to come."""
-    while True:
-        try:
-            async with asyncio.timeout(timeout_s):
-                item = await anext(iterator)
-        except StopAsyncIteration:
-            return
-        yield item
+class Limited(Generic[T]):
+    """Pass items on; raise TimeoutError if the next one takes longer than ``timeout_s`` to come.
+
+    Needs no closing: a generator that is left half way would be closed by a task that nobody owns.
+    """
+
+    def __init__(self, iterator: AsyncIterator[T], timeout_s: float) -> None:
+        self._iterator = iterator
+        self._timeout_s = timeout_s
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        async with asyncio.timeout(self._timeout_s):
+            return await anext(self._iterator)

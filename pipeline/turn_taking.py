@@ -15,7 +15,8 @@ agent is *listening*, *thinking* (its turn, nothing audible yet) or *speaking*.
     paused    listening  words final                      paused   PrepareReply (held; once per wording)
     paused    listening  speech starts                    speaking StartUtterance  (same turn)
     any       listening  words change after a preparation -        RevokeReply
-    paused    listening  silence long enough, words final silent   EndTurn, or nothing if nobody said anything
+    paused    listening  silence long enough, words final silent   EndTurn; DropUtterance if nobody said anything
+    (contested)          the reply ends by itself         speaking -  (an ordinary utterance from now on)
 
 "Long enough" is ``endpoint_ms`` of audio, or ``endpoint_max_ms`` where an end-of-turn engine believes that the caller
 has not finished. Words may arrive after that silence; the turn then ends the moment they do.
@@ -61,7 +62,7 @@ class EndUtterance:
 
 @dataclass(frozen=True, slots=True)
 class DropUtterance:
-    """It was nothing (a cough): forget it."""
+    """It was nothing (a cough, a noise without words): forget it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,7 @@ class TurnTaking:
     def agent(self, state: Agent) -> list[Action]:
         """The agent's state changed."""
         self._agent = state
+        self._contested = self._contested and state is not Agent.LISTENING
         if state is Agent.LISTENING and self._ignored_since_samples is not None:
             since, self._ignored_since_samples = self._ignored_since_samples, None
             return self.speech_started(since)
@@ -210,7 +212,8 @@ class TurnTaking:
         self._words.over, self._words.final, self._words.complete = False, False, True
 
     def _start_utterance(self, at_samples: int) -> StartUtterance:
-        return StartUtterance(max(0, at_samples - self._settings.preroll_ms * SAMPLES_PER_MS))
+        # The pre-roll ends where the speech before ended: its last word would be transcribed twice.
+        return StartUtterance(max(self._silent_since_samples, at_samples - self._settings.preroll_ms * SAMPLES_PER_MS))
 
     def _while_speaking(self, now_samples: int, last_speech_samples: int) -> list[Action]:
         spoken_samples = last_speech_samples - self._started_samples
@@ -237,7 +240,7 @@ class TurnTaking:
             return []
         text = self._words.text
         self.reset()
-        return [EndTurn(text)] if text else []
+        return [EndTurn(text)] if text else [DropUtterance()]
 
 
 @dataclass(slots=True)

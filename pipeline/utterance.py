@@ -78,7 +78,7 @@ class Utterance:
         self._update(Transcript(self.transcript.text, True, self.transcript.language))
 
     async def _transcribe(self, stt: SpeechToText, language: str | None) -> None:
-        async with closing(stt.transcribe(self._frames(), language)) as transcripts:
+        async with closing(self._frames()) as frames, closing(stt.transcribe(frames, language)) as transcripts:
             async for transcript in transcripts:
                 self._update(Transcript(transcript.text, False, transcript.language))
 

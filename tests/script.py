@@ -32,10 +32,11 @@ SILENCE = np.zeros(320, np.int16)
 
 @dataclass
 class Played:
-    """What a run showed. Times in ms."""
+    """What a run showed. Times in ms. ``order`` holds events and frames in the order in which they came."""
 
     events: list[tuple[float, Event]] = field(default_factory=list)
     frames: list[tuple[float, AudioFrame]] = field(default_factory=list)
+    order: list[Event | AudioFrame] = field(default_factory=list)
     history: list[Message] = field(default_factory=list)
     session: Session | None = None
 
@@ -77,9 +78,11 @@ async def conversation(
         while True:
             frame = await playout.next_frame()
             played.frames.append((now_ms(), frame))
+            played.order.append(frame)
 
     async with Session(agent or Agent("a", "A"), engines or fake_engines(), playout, settings) as session:
         session.subscribe(lambda event: played.events.append((now_ms(), event)))
+        session.subscribe(played.order.append)
         ear = asyncio.create_task(listen())
         session.greet()
         if at is not None:

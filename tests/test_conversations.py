@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from pipeline.agents import Agent
+from pipeline.audio import Pcm
 from pipeline.events import (
     EngineFailed,
+    Message,
     ReplyAudioStarted,
     ReplyClauseStarted,
     ReplyFinished,
@@ -23,10 +26,11 @@ from pipeline.events import (
 from pipeline.reply import Patience
 from pipeline.session import Session, SessionSettings
 from pipeline.speech import SpeechSettings
+from pipeline.tasks import closing
 from pipeline.turn_taking import TurnSettings
 
-from .fakes import FakeLlm, FakeStt, FakeTts, engines
-from .script import FRAME_MS, Played, conversation, play
+from .fakes import FakeLlm, FakeStt, FakeTts, LoudnessDetector, engines
+from .script import FRAME_MS, SPEECH, Played, conversation, play
 from .virtual_time import run
 
 SETTINGS = SessionSettings(SpeechSettings(pause_ms=100), TurnSettings(endpoint_ms=200))
@@ -221,6 +225,86 @@ def test_a_detector_that_fails_is_told_once_and_typing_still_works() -> None:
     played = play("#" * 100, broken, settings=SETTINGS, at=(50, lambda s: s.push_text("typed")))
     assert [f.stage for f in played.all(EngineFailed)] == ["vad"]
     assert played.audible()
+
+
+def test_a_detector_that_fails_while_it_holds_the_reply_lets_it_go_on() -> None:
+    class Breaking(LoudnessDetector):
+        windows = 0
+
+        def open(self) -> Breaking:
+            return self
+
+        def probability(self, window: Pcm) -> float:
+            self.windows += 1
+            if self.windows > 2 * 100:
+                raise ValueError("the detector fell over")
+            return super().probability(window)
+
+    stt = FakeStt()
+    bundle = engines(stt, FakeLlm("One two three four five six seven eight."))
+    broken = type(bundle)(Breaking(), bundle.stt, bundle.llm, bundle.tts)
+    played = play("#" * 30 + "." * 60 + "#" * 300, broken, settings=SETTINGS)
+    assert [f.stage for f in played.all(EngineFailed)] == ["vad"]
+    assert len(played.all(ReplyFinished)) == 1, "not held for ever"
+    assert len(stt.frames) < 100, "what is said to deaf ears is not transcribed"
+
+
+def test_a_greeting_does_not_talk_over_a_caller_nor_begin_twice() -> None:
+    agent = Agent("a", "A", greeting="Hello there.")
+    played = play("." * 200, settings=SETTINGS, agent=agent, at=(200, Session.greet))
+    assert played.all(ReplyStarted) == [ReplyStarted(1)]
+    late = play("#" * 30 + "." * 200, settings=SETTINGS, agent=Agent("a", "A"), at=(300, _greet_late))
+    assert [e.heard for e in late.all(ReplyFinished)] == [ANSWER]
+
+
+def _greet_late(session: Session) -> None:
+    session.agent = Agent("a", "A", greeting="Hello there.")
+    session.greet()
+
+
+def test_blank_typed_words_are_no_turn() -> None:
+    played = play("#" * 30 + "." * 200, settings=SETTINGS, at=(1000, lambda s: s.push_text(" \n")))
+    assert played.all(TurnEnded) == [TurnEnded(1, "hello there")] and played.all(ReplyFinished)
+
+
+@pytest.mark.parametrize("interruptible", [True, False])
+def test_nothing_begins_while_the_session_closes(interruptible: bool) -> None:
+    """Hung up while the caller speaks over the agent and types; an engine takes its time to close."""
+
+    class Lingering(FakeLlm):
+        async def complete(self, messages: Sequence[Message]) -> AsyncIterator[str]:
+            async with closing(super().complete(messages)) as deltas:
+                try:
+                    async for delta in deltas:
+                        yield delta
+                finally:
+                    await asyncio.sleep(0.5)
+
+    agent = Agent("a", "A", allow_interruptions=interruptible)
+    script = "#" * 30 + "." * 30 + "#" * 9
+    llm = Lingering(per_word_s=0.1)
+    end_ms = len(script) * FRAME_MS
+    played = play(script, engines(llm=llm), settings=SETTINGS, agent=agent, at=(end_ms + 100, _go_on))
+    assert len(llm.prompts) == 1 and played.names().count("ReplyInterrupted") == 1
+
+
+def _go_on(session: Session) -> None:
+    session.push_text("typed")
+    session.push_audio(SPEECH.repeat(30))
+    session.greet()
+
+
+def test_noise_without_words_leaves_nothing_behind() -> None:
+    kept: list[int] = []
+    noise = "." * 20 + ("#" * 6 + "." * 20) * 20
+    end_ms = len(noise) * FRAME_MS - 1
+    play(
+        noise,
+        engines(FakeStt(texts=("",))),
+        settings=SETTINGS,
+        at=(end_ms, lambda s: kept.append(len(s._listening._utterances))),
+    )
+    assert kept == [0]
 
 
 def test_a_listener_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:

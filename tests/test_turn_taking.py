@@ -60,7 +60,7 @@ def test_going_on_keeps_the_preparation_until_the_words_change() -> None:
 
 def test_nobody_said_anything() -> None:
     m = _paused("")
-    assert m.received(2200 * MS, 2000 * MS) == [] and m.caller is Caller.SILENT
+    assert m.received(2200 * MS, 2000 * MS) == [act.DropUtterance()] and m.caller is Caller.SILENT
 
 
 def test_barge_in_holds_then_interrupts() -> None:
@@ -110,3 +110,16 @@ def test_typing_over_it_forgets_the_turn() -> None:
     m = _paused()
     m.reset()
     assert m.received(9000 * MS, 2000 * MS) == [] and m.words("x", final=True) == []
+
+
+def test_a_preroll_does_not_repeat_the_end_of_the_speech_before() -> None:
+    m = _paused()
+    assert m.speech_started(2030 * MS) == [act.StartUtterance(2000 * MS)]
+
+
+def test_when_the_reply_ends_by_itself_a_short_word_is_no_longer_a_cough() -> None:
+    m = _machine()
+    m.agent(Agent.SPEAKING)
+    m.speech_started(5000 * MS)
+    m.agent(Agent.LISTENING)
+    assert m.speech_ended(5100 * MS) == [act.EndUtterance()]

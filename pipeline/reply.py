@@ -83,6 +83,8 @@ class Reply:
             raise _first(failures) from None
 
     def _tell(self, event: Event) -> None:
+        if self.writer.revoked:
+            return  # the stages are canceled by the task, a turn of the event loop after the task itself
         if self.released:
             self._emit(event)
         else:

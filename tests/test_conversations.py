@@ -162,6 +162,27 @@ def test_interrupt_at_every_10_ms_of_a_reply(at_ms: int) -> None:
     assert llm.closed == len(llm.prompts) and tts.closed == len(tts.calls)
 
 
+def test_a_word_that_comes_in_the_moment_of_the_interruption_is_not_told() -> None:
+    class Gated(FakeLlm):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = asyncio.Event()
+
+        async def complete(self, messages: Sequence[Message]) -> AsyncIterator[str]:
+            yield "Well. "
+            await self.gate.wait()
+            yield "Too late. "
+
+    llm = Gated()
+
+    def word_and_interruption(session: Session) -> None:
+        llm.gate.set()
+        session.interrupt()
+
+    played = play("#" * 30 + "." * 60, engines(llm=llm), settings=SETTINGS, at=(1_001, word_and_interruption))
+    assert [e.text for e in played.all(ReplyText)] == ["Well. "] and played.all(ReplyInterrupted)
+
+
 @pytest.mark.parametrize("at_ms", range(0, 3000, 10))
 def test_hang_up_at_every_10_ms_of_a_reply(at_ms: int) -> None:
     """The session closes with one terminal event and leaves no task (run() checks); engines are closed."""

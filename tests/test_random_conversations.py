@@ -18,7 +18,6 @@ from pipeline.engines import Engines
 from pipeline.errors import EngineError
 from pipeline.events import (
     EngineFailed,
-    Event,
     Message,
     ReplyAudioStarted,
     ReplyFinished,
@@ -243,28 +242,17 @@ def test_whatever_happens_the_invariants_hold(seed: int) -> None:
 
 def _check_all(of: Conversation) -> None:
     check(of.played)
-    _check_replies(of.played.order)
+    _check_turns(of.played)
     _check_sound(of)
     _check_words(of)
     assert (of.stt.open, of.llm.open, of.tts.open) == (0, 0, 0), "every engine's iterator was closed"
     assert not of.abandoned
 
 
-def _check_replies(order: Sequence[Event | AudioFrame]) -> None:
-    """A reply's events lie between its start and its one end, and two replies never overlap."""
-    live: int | None = None
-    for event in order:
-        number = getattr(event, "reply", None)
-        if isinstance(event, ReplyStarted):
-            assert live is None, f"{event} while {live} goes on"
-            live = number
-        elif number is not None:
-            assert number == live, f"{event} while {live} is live"
-        if number is not None and isinstance(event, ReplyFinished | ReplyInterrupted | EngineFailed):
-            live = None
-    turns = [event.turn for event in order if isinstance(event, TurnEnded)]
+def _check_turns(played: Played) -> None:
+    turns = [event.turn for event in played.all(TurnEnded)]
     assert turns == list(range(1, len(turns) + 1))
-    measured = [event.turn for event in order if isinstance(event, TurnMeasured)]
+    measured = [event.turn for event in played.all(TurnMeasured)]
     assert measured == sorted(set(measured))
 
 
@@ -285,7 +273,7 @@ def _check_sound(of: Conversation) -> None:
                 # The frame whose leaving finishes a reply is returned right after this was told.
                 live, finishing = False, isinstance(item, ReplyFinished)
                 words = (played_samples + 480 * finishing) / WORD_SAMPLES
-                assert len(item.heard.split()) <= words + 0.25, (item, words)
+                assert len(item.heard.split()) <= words + 0.5, (item, words)
             case EngineFailed(reply=int()):
                 live = False
     pts = [frame.pts for _, frame in of.played.frames]

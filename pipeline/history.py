@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from .events import Message
 
 MAX_MESSAGES = 200
+MAX_CHARS = 16_384
+"""Of one message: an hour of typing that is never answered would otherwise become a single text without end."""
 
 
 class History:
-    """Messages that alternate between caller and agent, the latest ``max_messages`` of them."""
+    """Messages that alternate between caller and agent, the latest ``max_messages`` of them, of each the latest ``MAX_CHARS``."""
 
     def __init__(self, system_prompt: str, max_messages: int = MAX_MESSAGES) -> None:
         self._system = Message("system", system_prompt)
@@ -41,5 +44,9 @@ class History:
 
 def _joined(messages: Sequence[Message], message: Message) -> list[Message]:
     if messages and messages[-1].role == message.role:
-        return [*messages[:-1], Message(message.role, f"{messages[-1].text} {message.text}")]
-    return [*messages, message]
+        return [*messages[:-1], _bounded(message.role, f"{messages[-1].text} {message.text}")]
+    return [*messages, _bounded(message.role, message.text)]
+
+
+def _bounded(role: Literal["system", "user", "assistant"], text: str) -> Message:
+    return Message(role, text[-MAX_CHARS:])

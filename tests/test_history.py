@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.events import Message
-from pipeline.history import History
+from pipeline.history import MAX_CHARS, History
 
 
 def test_only_what_was_heard_is_kept_and_roles_alternate() -> None:
@@ -28,3 +28,13 @@ def test_it_is_bounded() -> None:
         history.commit_user(f"u{i}")
         history.commit_heard(f"a{i}")
     assert [m.text for m in history.messages] == ["u8", "a8", "u9", "a9"]
+
+
+def test_words_that_are_never_answered_are_bounded_too() -> None:
+    history = History("x")
+    for i in range(20):
+        history.commit_user(f"{i} " * 1_000)
+    (message,) = history.messages
+    assert len(message.text) == MAX_CHARS
+    assert message.text.endswith("19 19 ")
+    assert len(history.prompt("y" * 100_000)[1].text) == MAX_CHARS

@@ -9,11 +9,11 @@ from .events import Message
 
 MAX_MESSAGES = 200
 MAX_CHARS = 16_384
-"""Of one message: an hour of typing that is never answered would otherwise become a single text without end."""
+"""Of each message, its end: typing that is never answered would otherwise become one text without end."""
 
 
 class History:
-    """Messages that alternate between caller and agent, the latest ``max_messages`` of them, of each the latest ``MAX_CHARS``."""
+    """Messages that alternate between caller and agent: the latest ``max_messages``, the end of each."""
 
     def __init__(self, system_prompt: str, max_messages: int = MAX_MESSAGES) -> None:
         self._system = Message("system", system_prompt)

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from itertools import islice
 
 FIRST_CLAUSE_CHARS = 24
 """The first clause may end at a comma from this length on."""
+ZERO_WIDTH_SPACE = "\u200b"
 MAX_CLAUSE_CHARS = 240
 
 _SENTENCE_END = re.compile(r"[.!?…]+[\"')\]”’]*(?=\s)|[。！？]+|\n+")
 _CLAUSE_END = re.compile(r"[,;:–—](?=\s)|[，；：、]")
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|etc|e\.g|i\.e|approx|Nr|z\.B|bzw|No)|\b[A-Z])\.$|^\s*\d{1,3}\.$"
+    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|etc|e\.g|i\.e|approx|Nr|z\.B|bzw|a\.m|p\.m)|\b[A-Z])\.$|^\s*\d{1,3}\.$"
 )
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _ADDRESS = re.compile(r"https?://\S+")
+_MARKUP_IN_WORD = re.compile(r"(?<=[^\W_])[*_`~#>|]+(?=[^\W_])")
+"""In "3*4" and "snake_case": what it joins stays apart."""
 _MARKUP = re.compile(r"[*_`~#>|]+|^\s*[-•]\s+", re.MULTILINE)
 _SPACE = re.compile(r"\s+")
 
@@ -34,10 +39,15 @@ class ClauseSplitter:
 
     def push(self, delta: str) -> list[str]:
         """Add text; return the clauses that are now complete."""
-        self._buffer += delta
+        pieces = (delta[i : i + MAX_CLAUSE_CHARS] for i in range(0, len(delta), MAX_CLAUSE_CHARS))
+        return [clause for piece in pieces for clause in self._push(piece)]
+
+    def _push(self, piece: str) -> list[str]:
+        """Add text so short that looking through it over and over costs nothing."""
+        self._buffer += piece
         clauses: list[str] = []
         while (end := self._cut()) is not None:
-            raw, self._buffer = self._buffer[:end], self._buffer[end:].lstrip(" ")
+            raw, self._buffer = self._buffer[:end], self._buffer[end:]
             clauses += self._clause(raw)
         return clauses
 
@@ -53,14 +63,17 @@ class ClauseSplitter:
         return [spoken] if spoken else []
 
     def _cut(self) -> int | None:
-        for match in _SENTENCE_END.finditer(self._buffer):
-            if not _ABBREVIATION.search(self._buffer[: match.end()]):
-                return match.end()
+        self._buffer = self._buffer.lstrip(" ")
+        end = min(self._ends(), default=MAX_CLAUSE_CHARS + 1)
+        return end if end <= MAX_CLAUSE_CHARS else self._cut_long()
+
+    def _ends(self) -> Iterator[int]:
+        """Yield where the first sentence ends, and where an early first clause may."""
+        sentences = (match.end() for match in _SENTENCE_END.finditer(self._buffer))
+        yield from islice((end for end in sentences if not _ABBREVIATION.search(self._buffer[:end])), 1)
         if self._first:
-            for match in _CLAUSE_END.finditer(self._buffer):
-                if match.end() >= FIRST_CLAUSE_CHARS:
-                    return match.end()
-        return self._cut_long()
+            clauses = (match.end() for match in _CLAUSE_END.finditer(self._buffer))
+            yield from islice((end for end in clauses if end >= FIRST_CLAUSE_CHARS), 1)
 
     def _cut_long(self) -> int | None:
         if len(self._buffer) <= MAX_CLAUSE_CHARS:
@@ -82,12 +95,15 @@ class ClauseSplitter:
 def speakable(text: str) -> str:
     """Return what a voice should say of ``text``; empty if nothing in it can be said."""
     text = _ADDRESS.sub(" ", _LINK.sub(r"\1", text))
-    text = _MARKUP.sub("", text)
-    text = "".join(" " if _unspeakable(char) else char for char in text)
+    text = _MARKUP.sub("", _MARKUP_IN_WORD.sub(" ", text))
+    text = "".join(_spoken(char) for char in text)
     text = _SPACE.sub(" ", text).strip()
     return text if any(char.isalnum() for char in text) else ""
 
 
-def _unspeakable(char: str) -> bool:
-    """Emoji, control characters and their joiners."""
-    return unicodedata.category(char) in ("So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn") and char not in "°"
+def _spoken(char: str) -> str:
+    """Return the character, a space for emoji and control characters, nothing for what joins or hyphenates letters."""
+    category = unicodedata.category(char)
+    if category == "Cf" and char != ZERO_WIDTH_SPACE:
+        return ""
+    return " " if category in ("So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn") and char not in "°" else char

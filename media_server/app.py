@@ -30,6 +30,7 @@ from .config import Config
 from .engine_set import as_engines, open_engines
 from .hub import Hub, HubListener, Limits
 from .metrics import Metrics
+from .opus import libopus
 
 PAUSE_MS = 200
 """The pause at which an answer is prepared: at the latest half way through the silence rule."""
@@ -72,6 +73,7 @@ async def _open_engines(app: web.Application) -> AsyncIterator[None]:
 async def _open_hub(app: web.Application) -> AsyncIterator[None]:
     config, metrics = app[CONFIG], app[METRICS]
     ice = _ice(config)
+    libopus()  # found and loaded now, or the first caller's first packet would wait for it
     hub = Hub(
         SessionMaker(as_engines(app[CHOSEN]), session_settings(config), metrics),
         Agents().find,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Iterator
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 THREADS_MAY_END_S = 5.0
 
@@ -21,6 +22,27 @@ def no_thread_left() -> Iterator[None]:
     for thread in set(threading.enumerate()) - before:
         thread.join(max(0.0, deadline_s - time.monotonic()))
         assert not thread.is_alive(), f"thread left behind: {thread.name}"
+
+
+MAY_BLOCK = (
+    ("media_server/opus.py", "libopus"),  # once, at start
+    ("media_server/patching.py", "require_versions"),  # once, at start
+    ("web/__init__.py", "add_routes"),  # reads the page, at start
+    ("media_server/metrics.py", "render"),  # reads /proc, which is memory
+    ("pipeline/threads.py", "close"),  # joins the engines' threads, at the end
+    ("logging/__init__.py", "handle"),  # reads source lines for a traceback
+    ("tests/recordings.py", "recording"),
+)
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_call_on_the_loop() -> Iterator[None]:
+    """Fail where our own code waits for a file, a socket or a clock while the event loop runs."""
+    with blockbuster_ctx(["media_server", "pipeline", "signaling", "web"]) as guard:
+        for function in guard.functions.values():
+            for place in MAY_BLOCK:
+                function.can_block_in(*place)
+        yield
 
 
 @pytest.hookimpl(hookwrapper=True)

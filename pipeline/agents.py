@@ -60,7 +60,13 @@ class InlineAgent(BaseModel):
         )
 
 
-_DESCRIBES = frozenset({"systemPrompt", "system_prompt", "agentName", "name", "greeting", "voice", "language", "speed"})
+_DESCRIBES = frozenset(
+    key
+    for name, field in InlineAgent.model_fields.items()
+    if name != "agent_id"
+    for key in (name, *(field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else ()))
+)
+"""Every key that makes a request an agent's description; an id alone describes nothing."""
 
 
 class Agents:

@@ -72,9 +72,10 @@ class AudioSpeechDetector:
     def add_audio_chunk(self, chunk: Pcm) -> Continue | Process:
         """Hear more. At most one recording is returned a call.
 
-        A chunk that completes two leaves the second to the next call, whose chunk may be empty.
+        A chunk that completes two leaves the second to the next call, whose chunk may be empty. The chunk is copied:
+        the caller may use its memory again.
         """
-        self._pending.extend(self._framer.push(np.asarray(chunk, np.int16)))
+        self._pending.extend(self._framer.push(np.array(chunk, np.int16)))
         while self._pending:
             completed = self._hear(self._pending.popleft())
             if completed is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from typing import Protocol
 
@@ -16,6 +17,10 @@ AUDIBLE = 100
 """Int16 amplitude (-50 dBFS) from which a sample counts as audible for trimming."""
 CHARS_PER_S = 15.0
 """How fast speech goes until this voice's own rate is known; for clauses that are still being made."""
+
+
+_CUT_WORD = re.compile(r"[^\s\u0e00-\u0eff\u3000-\u30ff\u3400-\u9fff\uff00-\uff65]+$")
+"""A word up to the end of the text: not of Thai, Lao, Chinese or Japanese."""
 
 
 class _Output(Protocol):
@@ -203,8 +208,8 @@ class Writer:
 
 
 def _whole_words(text: str) -> str:
-    """Drop the word that was cut."""
-    return text.rpartition(" ")[0].rstrip()
+    """Drop the word that was cut; scripts without spaces are cut between characters."""
+    return _CUT_WORD.sub("", text).rstrip()
 
 
 def _trim(pcm: Pcm, rate_hz: int) -> Pcm:

@@ -244,6 +244,16 @@ def test_heard_words_leave_out_what_is_in_flight_and_whole_words_only() -> None:
     assert heard == ["alpha", "alpha beta.", "alpha beta. gamma", "alpha beta. gamma delta epsilon"]
 
 
+def test_what_was_heard_of_a_script_without_spaces_is_counted_in_characters() -> None:
+    async def act(playout: Playout) -> None:
+        writer = playout.open(1)
+        await _say(writer, "今天天气很好我们去公园", 1100)
+        await asyncio.sleep(0.41)
+        assert writer.heard() == "今天天气"
+
+    _play(act, 1.3)
+
+
 def test_an_unfinished_clause_is_estimated_by_the_speaking_rate() -> None:
     async def act(playout: Playout) -> None:
         writer = playout.open(1)

@@ -124,3 +124,13 @@ def test_chunking_changes_neither_the_recordings_nor_their_order(audio: Pcm, len
     assert [cut[1:] for cut in pieces] == [cut[1:] for cut in whole]
     for (late, _, _), (early, _, _) in zip(pieces, whole, strict=True):
         assert early <= late < early + max(lengths)  # decided at the chunk that holds the deciding sample
+
+
+def test_the_chunk_is_the_callers_to_use_again() -> None:
+    detector = AudioSpeechDetector()
+    buffer = np.full(8_000, 20_000, np.int16)
+    detector.add_audio_chunk(buffer)
+    buffer[:] = 0
+    found = detector.add_audio_chunk(buffer)
+    assert found["action"] == "process"
+    assert (np.concatenate(found["audio_chunks"])[:8_000] == 20_000).all()

@@ -22,7 +22,6 @@ from aiohttp import web
 
 from pipeline.errors import VocalError
 from pipeline.tasks import cancel_and_wait
-from signaling.origins import is_loopback
 
 from .app import CHOSEN, HUB, create_app
 from .config import Config
@@ -33,6 +32,9 @@ log = logging.getLogger(__name__)
 BACKLOG = 128
 CLOSE_S = 2.0
 """How long requests in progress may take to end once the sessions have."""
+
+LOCALHOST = ("127.0.0.1", "0.0.0.0", "::")
+"""Where a server listens that answers to that name, too."""
 
 SILENT_S = 75.0
 """How long a connection may be open and say nothing. Longer than proxies keep theirs: they are the ones to close."""
@@ -145,7 +147,7 @@ async def _drain(app: web.Application, limit_s: float) -> None:
 
 def address(config: Config, sockets: Sequence[socket.socket]) -> str:
     """Return what to type into a browser on this machine, or the name others reach it by."""
-    host = "localhost" if is_loopback(config.host) or config.host in ("0.0.0.0", "::") else config.host
+    host = "localhost" if config.host in LOCALHOST else config.host
     port = sockets[0].getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

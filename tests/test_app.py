@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from media_server import server as server_module
 from media_server.app import CHOSEN, HUB, create_app, session_settings
 from media_server.config import load
 from media_server.log import SESSION, configure
-from media_server.server import listen, new_runner
+from media_server.server import address, listen, new_runner
 from pipeline.errors import EngineUnavailable
 from tests.browser import Server, serving
 from tests.rtc import until
@@ -227,6 +228,24 @@ async def listening() -> AsyncIterator[int]:
         yield sock.getsockname()[1]
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [("127.0.0.1", "localhost"), ("127.0.0.2", "127.0.0.2"), ("localhost", "localhost"), ("0.0.0.0", "localhost")],
+)
+def test_the_address_that_is_announced_answers(host: str, name: str) -> None:
+    (sock, *_) = listen(host, 0)
+    with sock:
+        url = address(load({"VOCAL_HOST": host, "VOCAL_INSECURE": "1"}), [sock])
+        assert url == f"http://{name}:{sock.getsockname()[1]}"
+        socket.create_connection((name, sock.getsockname()[1])).close()
+
+
+def test_an_ipv6_address_is_announced_in_brackets() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        assert address(load({"VOCAL_HOST": "::1"}), [sock]).startswith("http://[::1]:")
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,8 @@ class Listening:
     def forget(self) -> None:
         """The turn was answered or was nothing: running work on it is canceled."""
         self._open = None
+        for utterance in self._utterances:
+            utterance.forget()
         self._utterances.clear()
         for task in self._tasks:
             task.cancel()

@@ -39,6 +39,7 @@ class Utterance:
         self._failed = failed
         self._audio: asyncio.Queue[AudioFrame | None] = asyncio.Queue(QUEUE_FRAMES)
         self._ended = False
+        self._forgotten = False
         self._deadline: asyncio.Timeout | None = None
 
     def feed(self, pcm: Pcm) -> None:
@@ -56,6 +57,10 @@ class Utterance:
         self._ended = True
         self._limit_if_running()
 
+    def forget(self) -> None:
+        """Tell nothing more, whatever the engine still says or raises."""
+        self._forgotten = True
+
     def _limit_if_running(self) -> None:
         if self._deadline is not None and self._ended:
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
@@ -67,12 +72,12 @@ class Utterance:
                 self._limit_if_running()
                 await self._transcribe(stt, language)
         except TimeoutError:
-            self._failed(f"no transcript within {self._timeout_s:g} s of the utterance's end")
+            self._fail(f"no transcript within {self._timeout_s:g} s of the utterance's end")
         except EngineError as error:
-            self._failed(str(error))
+            self._fail(str(error))
         except Exception as error:
             log.exception("speech-to-text raised")
-            self._failed(f"{type(error).__name__}: {error}")
+            self._fail(f"{type(error).__name__}: {error}")
         finally:
             self._deadline = None
         self._update(Transcript(self.transcript.text, True, self.transcript.language))
@@ -83,9 +88,13 @@ class Utterance:
                 self._update(Transcript(transcript.text, False, transcript.language))
 
     def _update(self, transcript: Transcript) -> None:
-        if transcript != self.transcript:
+        if transcript != self.transcript and not self._forgotten:
             self.transcript = transcript
             self._changed()
+
+    def _fail(self, message: str) -> None:
+        if not self._forgotten:
+            self._failed(message)
 
     async def _frames(self) -> AsyncIterator[AudioFrame]:
         while (frame := await self._audio.get()) is not None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from pipeline.agents import Agent
-from pipeline.audio import Pcm
+from pipeline.audio import AudioFrame, Pcm
 from pipeline.events import (
     EngineFailed,
     Message,
@@ -19,6 +19,7 @@ from pipeline.events import (
     ReplyStarted,
     ReplyText,
     SpeechStarted,
+    Transcript,
     TranscriptUpdated,
     TurnEnded,
     TurnMeasured,
@@ -313,6 +314,22 @@ def _go_on(session: Session) -> None:
     session.push_text("typed")
     session.push_audio(SPEECH.repeat(30))
     session.greet()
+
+
+def test_an_utterance_that_is_forgotten_says_nothing_more() -> None:
+    class Sore(FakeStt):
+        async def transcribe(
+            self, frames: AsyncIterator[AudioFrame], language: str | None
+        ) -> AsyncIterator[Transcript]:
+            try:
+                async for _ in frames:
+                    yield Transcript("by", False, None)
+            finally:
+                raise RuntimeError("it does not like to be closed")
+
+    played = play("#" * 60 + "." * 30, engines(Sore()), settings=SETTINGS, at=(500, lambda s: s.push_text("typed")))
+    told = played.names()[played.names().index("TurnEnded") :]
+    assert "TranscriptUpdated" not in told and "EngineFailed" not in told
 
 
 def test_noise_without_words_leaves_nothing_behind() -> None:

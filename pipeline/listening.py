@@ -64,6 +64,7 @@ class Listening:
 
     def start(self, from_samples: int) -> None:
         """Transcribe a new utterance of this turn, from the sample on (as far back as it is kept)."""
+        from_samples = max(from_samples, self.ear.tail.begin_samples)
         utterance = Utterance(from_samples, self._patience_s, self._changed, self._stt_failed)
         utterance.feed(self.ear.tail.since(from_samples))
         self._utterances.append(utterance)

@@ -6,7 +6,6 @@ it has been heard, and ends when ``pause_ms`` of silence followed. Nothing here 
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,28 +72,27 @@ class SpeechSegmenter:
 
 
 class AudioTail:
-    """The last ``limit_samples`` of a stream, addressed by sample index."""
+    """The last ``limit_samples`` of a stream, addressed by sample index: a ring, whatever the pieces' size."""
 
     def __init__(self, limit_samples: int) -> None:
-        self._limit_samples = limit_samples
-        self._blocks: deque[Pcm] = deque()
-        self._kept_samples = 0
+        self._ring = silence(limit_samples)
         self.end_samples = 0
 
+    @property
+    def begin_samples(self) -> int:
+        """The index of the oldest sample kept."""
+        return max(0, self.end_samples - len(self._ring))
+
     def push(self, pcm: Pcm) -> None:
-        """Append; what is older than the limit goes, whole blocks at a time."""
-        self._blocks.append(pcm)
-        self._kept_samples += len(pcm)
+        """Append a copy; what is older than the limit goes."""
         self.end_samples += len(pcm)
-        while self._kept_samples - len(self._blocks[0]) >= self._limit_samples:
-            self._kept_samples -= len(self._blocks.popleft())
+        kept = pcm[-len(self._ring) :]
+        self._ring.put(np.arange(self.end_samples - len(kept), self.end_samples), kept, mode="wrap")
 
     def since(self, at_samples: int) -> Pcm:
         """Return what came from index ``at_samples`` on, as far back as it is kept."""
-        if not self._blocks:
-            return silence(0)
-        first = self.end_samples - self._kept_samples
-        return np.concatenate(self._blocks)[max(0, at_samples - first) :]
+        begin = max(at_samples, self.begin_samples)
+        return self._ring.take(np.arange(begin, self.end_samples), mode="wrap")
 
 
 class Ear:

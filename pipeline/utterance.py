@@ -15,7 +15,7 @@ from .tasks import closing
 log = logging.getLogger(__name__)
 
 QUEUE_FRAMES = 4096
-"""Frames an engine may fall behind by, about 80 s at 20 ms; more are dropped and counted."""
+"""Frames an engine may fall behind by, about 80 s at 20 ms; more are dropped and counted, and the first is told."""
 
 
 class Utterance:
@@ -47,6 +47,8 @@ class Utterance:
         frame = AudioFrame(pcm, SPEECH_RATE_HZ, self._at_samples)
         self._at_samples += len(pcm)
         if self._audio.qsize() >= QUEUE_FRAMES - 1:
+            if not self.dropped_frames:
+                self._fail(f"the engine is {QUEUE_FRAMES} frames behind; what follows is dropped")
             self.dropped_frames += 1
         else:
             self._audio.put_nowait(frame)

@@ -62,3 +62,14 @@ def test_the_tail_keeps_its_limit_and_answers_by_index() -> None:
     kept = tail.since(0)
     assert 1000 <= len(kept) < 1100 and kept[-1] == 49
     assert len(tail.since(4950)) == 50 and len(tail.since(6000)) == 0
+
+
+@given(st.lists(st.integers(0, 25), max_size=30), st.integers(0, 200))
+def test_the_tail_keeps_the_last_samples_however_they_come(sizes: list[int], at_samples: int) -> None:
+    tail = AudioTail(20)
+    stream = np.arange(sum(sizes), dtype=np.int16)
+    for begin, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
+        piece = stream[begin : begin + size].copy()
+        tail.push(piece)
+        piece[:] = -1  # the caller's memory is the caller's
+    assert tail.since(at_samples).tolist() == stream[-20:][max(0, at_samples - tail.begin_samples) :].tolist()

@@ -92,6 +92,7 @@ class TextToSpeech(Protocol):
     def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
         """Yield int16 mono arrays at ``rate_hz`` as they are made. ``voice`` None is the engine's default.
 
+        Each array is kept until it is played: its memory must not be used again.
         ``speed`` 1.0 is the voice's own tempo. Unknown voices raise EngineError.
         """
         ...

@@ -43,8 +43,8 @@ class Utterance:
         self._deadline: asyncio.Timeout | None = None
 
     def feed(self, pcm: Pcm) -> None:
-        """Add 16 kHz audio. Never blocks."""
-        frame = AudioFrame(pcm, SPEECH_RATE_HZ, self._at_samples)
+        """Add a copy of 16 kHz audio. Never blocks."""
+        frame = AudioFrame(pcm.copy(), SPEECH_RATE_HZ, self._at_samples)
         self._at_samples += len(pcm)
         if self._audio.qsize() >= QUEUE_FRAMES - 1:
             if not self.dropped_frames:

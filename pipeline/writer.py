@@ -78,6 +78,7 @@ class Writer:
         if not self.revoked and self._clauses:
             self._append(self._resampler.flush())
             self._clauses[-1].complete = True
+            self._output.wake()  # less than a frame may have been waiting for this
             self._output.settle(self)
 
     def finish(self) -> None:

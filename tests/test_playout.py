@@ -66,6 +66,18 @@ def test_speech_leaves_the_moment_it_is_written() -> None:
     assert frames[-1][0] % 20 == pytest.approx(0, abs=1e-6), "silence is back on the timeline"
 
 
+def test_less_than_a_frame_leaves_the_moment_its_clause_is_complete() -> None:
+    async def act(playout: Playout) -> None:
+        writer = playout.open(1)
+        writer.begin("ah")
+        await writer.write(_loud(10))
+        await asyncio.sleep(0.1071)
+        writer.end()
+
+    [(ms, frame)] = [(ms, frame) for ms, frame in _play(act, 0.5) if not frame.silent]
+    assert ms == pytest.approx(107.1) and int((frame.pcm == 5_000).sum()) == 240
+
+
 def test_clear_silences_the_next_frame_but_for_a_fade_of_5_ms() -> None:
     writers: list[Writer] = []
 

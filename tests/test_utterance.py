@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import numpy as np
+
 from pipeline.audio import AudioFrame, silence
 from pipeline.events import Transcript
 from pipeline.tasks import cancel_and_wait
@@ -43,7 +45,9 @@ def test_frames_carry_their_place_in_the_session() -> None:
 
     async def main() -> None:
         utterance = Utterance(1_000, 1.0, lambda: None, lambda message: None)
-        utterance.feed(silence(500))
+        piece = np.full(500, 7, np.int16)
+        utterance.feed(piece)
+        piece[:] = 0  # the memory is the caller's
         utterance.feed(silence(320))
         utterance.end()
         await utterance.run(stt, None)
@@ -51,3 +55,4 @@ def test_frames_carry_their_place_in_the_session() -> None:
 
     run(main())
     assert [frame.pts for frame in stt.frames] == [1_000, 1_500]
+    assert (stt.frames[0].pcm == 7).all()

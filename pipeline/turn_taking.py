@@ -186,10 +186,9 @@ class TurnTaking:
             actions += self._end_if_over() or self._prepare()
         return actions
 
-    def completeness(self, probability: float) -> list[Action]:
+    def completeness(self, probability: float) -> None:
         """An end-of-turn engine's judgment of the running turn."""
         self._words.complete = probability >= self._settings.complete_probability
-        return []
 
     def agent(self, state: Agent) -> list[Action]:
         """The agent's state changed."""

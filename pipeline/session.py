@@ -64,15 +64,15 @@ class Session:
         )
         self.answering.ended = self._reply_ended
         self.answering.audible = self._reply_audible
+        interruptible = settings.turns.allow_interruptions and agent.allow_interruptions
+        self._turn_taking = TurnTaking(replace(settings.turns, allow_interruptions=interruptible))
         self._listening = Listening(
             engines,
             settings.speech,
             agent.language,
             settings.patience.stt_s,
-            ListeningListener(self._words, self._completeness, self._stage_failed),
+            ListeningListener(self._words, self._turn_taking.completeness, self._stage_failed),
         )
-        interruptible = settings.turns.allow_interruptions and agent.allow_interruptions
-        self._turn_taking = TurnTaking(replace(settings.turns, allow_interruptions=interruptible))
         self._listeners: list[Callable[[Event], None]] = []
         self._turn = 0
         self._words_final_s: float | None = None
@@ -175,9 +175,6 @@ class Session:
         if final and text and self._turn_taking.caller is act.Caller.PAUSED:
             self._listening.judge(text)
         self._act(self._turn_taking.words(text, final=final))
-
-    def _completeness(self, probability: float) -> None:
-        self._turn_taking.completeness(probability)
 
     def _stage_failed(self, stage: Literal["stt", "turn"], message: str) -> None:
         self._emit(EngineFailed(stage, message))

@@ -102,8 +102,11 @@ class Link:
         peer = self._peer = self._open_peer((started.get("iceConfig") or {}).get("iceServers") or [])
         await peer.setLocalDescription(await peer.createOffer())
         answer = await self._request("POST", "/api/offer", self._offer(peer.localDescription))
-        self._call_id = answer["pc_id"]
-        await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        try:
+            self._call_id = str(answer["pc_id"])
+            await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        except (KeyError, ValueError) as error:
+            raise CallFailed(f"{self._target.url} does not answer like Vocal Node: {error!r}") from None
         try:
             async with asyncio.timeout(CONNECT_S):
                 await self._ready.wait()

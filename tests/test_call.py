@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from media_server import caller
 from media_server.caller import Mouth, Plan, Talk
 from media_server.caller_audio import Ear, Unreadable, read_speech, speech_span, write_wav
+from media_server.caller_link import CallFailed, Link, Target
 from media_server.cli import main
 from pipeline.audio import Pcm, silence
 from pipeline.tasks import cancel_and_wait
@@ -126,6 +129,22 @@ def test_a_full_server_says_when_to_call_again(tmp_path: Path, capsys: pytest.Ca
         line = one_failure(["--url", server.url], capsys)
         assert "is full: try again in" in line
         first.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("answer", [{}, {"pc_id": "x"}, {"pc_id": "x", "sdp": "v=0", "type": "rubbish"}])
+def test_another_kind_of_server_is_told_from_ours(answer: dict[str, str]) -> None:
+    async def main() -> None:
+        async def anything(_: web.Request) -> web.Response:
+            return web.json_response(answer)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", anything)
+        async with TestServer(app) as server:
+            link = Link(Target(f"http://127.0.0.1:{server.port}", None, None), Mouth().playout, Ear(24_000))
+            with pytest.raises(CallFailed, match="does not answer like Vocal Node"):
+                await link.__aenter__()
+
+    asyncio.run(main())
 
 
 def test_a_server_that_goes_away_ends_the_call_with_one_line(tmp_path: Path) -> None:

@@ -99,11 +99,11 @@ class Reply:
                     self._mark("ttft")
                     self._tell(ReplyText(self.number, delta))
                     spoken += await self._pass_on(splitter.push(delta))
-        spoken += await self._pass_on(splitter.flush())
-        if not spoken:
-            raise StageFailed("llm", "the language model answered nothing that can be spoken")
-        self._tell(ReplyText(self.number, "", final=True))
-        await self._clauses.put(None)
+            spoken += await self._pass_on(splitter.flush())
+            if not spoken:
+                raise StageFailed("llm", "the language model answered nothing that can be spoken")
+            self._tell(ReplyText(self.number, "", final=True))
+            await self._clauses.put(None)
 
     async def _pass_on(self, clauses: list[str]) -> int:
         for clause in clauses:
@@ -112,10 +112,10 @@ class Reply:
         return len(clauses)
 
     async def _talk(self, tts: TextToSpeech, agent: Agent, patience_s: float) -> None:
-        while (clause := await self._clauses.get()) is not None:
-            with _blame("tts", patience_s):
+        with _blame("tts", patience_s):
+            while (clause := await self._clauses.get()) is not None:
                 await self._speak(clause, tts, agent, patience_s)
-        self.writer.finish()
+            self.writer.finish()
 
     async def _speak(self, clause: str, tts: TextToSpeech, agent: Agent, patience_s: float) -> None:
         self.writer.begin(clause)

@@ -232,6 +232,12 @@ def test_an_engine_that_hangs_or_gives_nothing_is_named(stage: str, broken: obje
     assert len(played.all(SpeechStarted)) == 2, "the call lives on"
 
 
+def test_a_fault_of_our_own_ends_the_reply_like_an_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.text.ClauseSplitter.flush", lambda self: 1 / 0)
+    played = play("#" * 30 + "." * 150, engines(llm=FakeLlm("One two")), settings=SETTINGS)
+    assert [f.stage for f in played.all(EngineFailed)] == ["llm"]
+
+
 def test_a_detector_that_fails_is_told_once_and_typing_still_works() -> None:
     class Broken:
         window_samples = 160

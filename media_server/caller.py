@@ -92,7 +92,7 @@ class Mouth:
         self.playout = Playout(AudioFormat(VOICE_RATE_HZ), high_water_s=float("inf"))
         self.utterances: list[Utterance] = []
         self._done = asyncio.Event()
-        self.playout.listener = PlayoutListener(self._started, lambda writer, text: None, self._drained)
+        self.playout.listener = PlayoutListener(audio_started=self._started, drained=self._drained)
 
     async def say(self, speech: Pcm) -> Utterance:
         """Speak; return when the last sample has left."""

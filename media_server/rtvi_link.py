@@ -12,6 +12,7 @@ from aiortc import RTCDataChannel
 
 from pipeline.events import Event
 from pipeline.session import Session
+from signaling.rate_limit import TokenBucket
 from signaling.rtvi import Rtvi
 from signaling.rtvi_messages import ClientMessage, ClientReady, Disconnect, Input, SendText, TrackStatus
 
@@ -41,8 +42,7 @@ class RtviLink:
         self._hang_up = hang_up
         self._channel: RTCDataChannel | None = None
         self._waiting: deque[str] = deque(maxlen=MAX_WAITING)
-        self._allowance = BURST
-        self._allowed_at_s = 0.0
+        self._allowance = TokenBucket(BURST, MESSAGES_PER_S, asyncio.get_running_loop().time())
 
     def attach(self, channel: RTCDataChannel) -> None:
         """Use ``channel`` from now on, beginning with what has been waiting for one."""
@@ -66,7 +66,7 @@ class RtviLink:
             self._channel.send(message)
 
     def _receive(self, message: str | bytes) -> None:
-        if not self._is_allowed():
+        if self._allowance.take(asyncio.get_running_loop().time()) > 0:
             self.dropped += 1
             return
         try:
@@ -77,15 +77,6 @@ class RtviLink:
                 self._act(received.input)
         except Exception:
             log.exception("a data-channel message could not be carried out; the call goes on")
-
-    def _is_allowed(self) -> bool:
-        now_s = asyncio.get_running_loop().time()
-        self._allowance = min(BURST, self._allowance + (now_s - self._allowed_at_s) * MESSAGES_PER_S)
-        self._allowed_at_s = now_s
-        if self._allowance < 1:
-            return False
-        self._allowance -= 1
-        return True
 
     def _act(self, asked: Input) -> None:
         match asked:

@@ -106,7 +106,7 @@ class Answering:
         """Interrupt, and wait until no task is left."""
         self.interrupt()
         await cancel_and_wait(*self._tasks)
-        self.playout.listener = None
+        self.playout.listener = PlayoutListener()
 
     def _start(self, user: str, think: Callable[[], AsyncIterator[str]]) -> Reply:
         self._number += 1

@@ -13,6 +13,9 @@ Pcm = NDArray[np.int16]
 SPEECH_RATE_HZ = 16_000
 """The rate of everything that listens: speech detection, turn taking, speech-to-text."""
 
+SAMPLES_PER_MS = SPEECH_RATE_HZ // 1000
+"""Of speech: how turn taking and speech detection turn their settings into samples."""
+
 VOICE_RATE_HZ = 24_000
 """The rate at which the agent's voice leaves, but for telephony."""
 

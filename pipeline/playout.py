@@ -27,9 +27,9 @@ TIMER_S = 0.001
 class PlayoutListener:
     """What the clock tells; each is called synchronously as the frame in question leaves."""
 
-    audio_started: Callable[[Writer], None]
-    clause_started: Callable[[Writer, str], None]
-    drained: Callable[[Writer], None]
+    audio_started: Callable[[Writer], None] = lambda writer: None
+    clause_started: Callable[[Writer, str], None] = lambda writer, text: None
+    drained: Callable[[Writer], None] = lambda writer: None
 
 
 class Playout:
@@ -45,7 +45,7 @@ class Playout:
         self.high_water_s = high_water_s
         self.in_flight_ms = float(lead_ms)
         self.clock = FrameClock(output.ptime_ms, output.frame_samples, lead_ms)
-        self.listener: PlayoutListener | None = None
+        self.listener = PlayoutListener()
         self._writer: Writer | None = None
         self._wake = asyncio.Event()
         self._fade: Pcm = silence(0)
@@ -117,8 +117,6 @@ class Playout:
     def _play(self, writer: Writer, pcm: Pcm) -> None:
         first = not writer.started
         begun = writer.take(pcm)
-        if self.listener is None:
-            return
         if first:
             self.listener.audio_started(writer)
         for text in begun:
@@ -129,5 +127,4 @@ class Playout:
         """Give the right to speak back if the reply is complete and its last sample has left."""
         if writer is self._writer and writer.drained:
             self._writer = None
-            if self.listener is not None:
-                self.listener.drained(writer)
+            self.listener.drained(writer)

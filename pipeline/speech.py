@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .audio import SPEECH_RATE_HZ, Framer, Pcm, silence
+from .audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, Framer, Pcm, silence
 from .engines import SpeechProbability
 from .events import SpeechEnded, SpeechStarted
-
-SAMPLES_PER_MS = SPEECH_RATE_HZ // 1000
 
 
 @dataclass(frozen=True, slots=True)

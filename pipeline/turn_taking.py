@@ -27,9 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from .audio import SPEECH_RATE_HZ
-
-SAMPLES_PER_MS = SPEECH_RATE_HZ // 1000
+from .audio import SAMPLES_PER_MS
 
 
 class Caller(Enum):

@@ -18,7 +18,6 @@ AUDIBLE = 100
 CHARS_PER_S = 15.0
 """How fast speech goes until this voice's own rate is known; for clauses that are still being made."""
 
-
 _CUT_WORD = re.compile(r"[^\s\u0e00-\u0eff\u3000-\u30ff\u3400-\u9fff\uff00-\uff65]+$")
 """A word up to the end of the text: not of Thai, Lao, Chinese or Japanese."""
 
@@ -84,8 +83,7 @@ class Writer:
     def finish(self) -> None:
         """The reply is complete: when its last sample has left, it is drained."""
         self._finished = True
-        if not self.held:
-            self._output.settle(self)
+        self._output.settle(self)
 
     def _append(self, pcm: Pcm) -> None:
         clause = self._clauses[-1]
@@ -147,12 +145,8 @@ class Writer:
         return self._queued_samples() / self._output.format.rate_hz
 
     def _queued_samples(self) -> int:
-        return sum(len(pcm) for _, pcm in self._queue)
-
-    @property
-    def played_s(self) -> float:
-        """Seconds of sound that left."""
-        return sum(c.played_samples for c in self._clauses) / self._output.format.rate_hz
+        """Counted per clause: there are few of them, and hundreds of pieces in the queue."""
+        return 0 if self.revoked else sum(c.written_samples - c.played_samples for c in self._clauses)
 
     def peek(self, samples: int) -> Pcm:
         """Return up to ``samples`` of what would be played next, without taking it."""

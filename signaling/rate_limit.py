@@ -27,10 +27,24 @@ class RateLimit:
     loopback_too: bool = False
 
 
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    filled_at_s: float
+class TokenBucket:
+    """``burst`` tokens at once, then ``per_s`` more each second. Time is an argument, in seconds."""
+
+    __slots__ = ("_burst", "_filled_at_s", "_per_s", "_tokens")
+
+    def __init__(self, burst: float, per_s: float, now_s: float) -> None:
+        self._burst = self._tokens = burst
+        self._per_s = per_s
+        self._filled_at_s = now_s
+
+    def take(self, now_s: float) -> float:
+        """Take one token; return 0, or the seconds to wait where there is none."""
+        self._tokens = min(self._burst, self._tokens + (now_s - self._filled_at_s) * self._per_s)
+        self._filled_at_s = now_s
+        if self._tokens < 1:
+            return (1 - self._tokens) / self._per_s
+        self._tokens -= 1
+        return 0.0
 
 
 class TokenBuckets:
@@ -46,7 +60,7 @@ class TokenBuckets:
         self._limit = limit
         self._monotonic_s = monotonic_s
         self._max_addresses = max_addresses
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         """How many addresses are remembered."""
@@ -58,11 +72,12 @@ class TokenBuckets:
         per_s = self._limit.per_minute / 60
         if per_s <= 0 or (not self._limit.loopback_too and is_loopback_address(network)):
             return 0.0
-        bucket = self._refilled(network, per_s)
-        if bucket.tokens < 1:
-            return (1 - bucket.tokens) / per_s
-        bucket.tokens -= 1
-        return 0.0
+        now_s = self._monotonic_s()
+        bucket = self._buckets.setdefault(network, TokenBucket(self._limit.burst, per_s, now_s))
+        self._buckets.move_to_end(network)
+        if len(self._buckets) > self._max_addresses:
+            self._buckets.popitem(last=False)
+        return bucket.take(now_s)
 
     def require(self, request: web.Request) -> None:
         """Take one token for the request's address. Raises HTTPTooManyRequests with Retry-After."""
@@ -70,16 +85,6 @@ class TokenBuckets:
         if wait_s > 0:
             after = str(math.ceil(wait_s))
             raise web.HTTPTooManyRequests(reason=f"too many calls: wait {after} s", headers={hdrs.RETRY_AFTER: after})
-
-    def _refilled(self, network: str, per_s: float) -> _Bucket:
-        now_s = self._monotonic_s()
-        bucket = self._buckets.setdefault(network, _Bucket(self._limit.burst, now_s))
-        self._buckets.move_to_end(network)
-        if len(self._buckets) > self._max_addresses:
-            self._buckets.popitem(last=False)
-        bucket.tokens = min(self._limit.burst, bucket.tokens + (now_s - bucket.filled_at_s) * per_s)
-        bucket.filled_at_s = now_s
-        return bucket
 
 
 def network_of(remote: str) -> str:

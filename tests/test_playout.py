@@ -146,11 +146,22 @@ def test_the_clock_tells_start_clauses_and_end() -> None:
     assert told == [("start", 7), ("clause", "one."), ("clause", "two."), ("drained", "one. two.")]
 
 
+def test_the_right_to_speak_comes_back_though_nobody_listens_to_the_clock() -> None:
+    async def act(playout: Playout) -> None:
+        writer = playout.open(1)
+        await _say(writer, "one.", 100)
+        writer.finish()
+        await asyncio.sleep(0.2)
+        assert playout.writer is None
+
+    _play(act, 0.5)
+
+
 def test_a_reply_without_sound_is_drained_when_it_is_finished() -> None:
     drained: list[int] = []
 
     async def act(playout: Playout) -> None:
-        playout.listener = PlayoutListener(lambda w: None, lambda w, t: None, lambda w: drained.append(w.reply))
+        playout.listener = PlayoutListener(drained=lambda w: drained.append(w.reply))
         writer = playout.open(1, held=True)
         writer.finish()
         assert drained == []

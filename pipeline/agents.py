@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ProtocolError
+from .speech_detector import DetectorSettings
 
 SYSTEM_PROMPT = (
     "You are a friendly companion on a voice call. Answer in one or two short spoken sentences, "
@@ -16,9 +17,18 @@ SYSTEM_PROMPT = (
 )
 
 
+SAMPLE_PREFIX = "sample:"
+"""A voice given to an engine that clones: this and the SHA-256 of a sample that `pipeline.voices` keeps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """``voice`` None is the speech engine's default; ``speed`` 1.0 its own tempo; ``language`` ISO 639-1."""
+    """``voice`` None is the speech engine's default; ``speed`` 1.0 its own tempo; ``language`` ISO 639-1.
+
+    ``voices`` are voices by the name of the speech engine they belong to; ``sample`` is the SHA-256 of the voice to
+    clone. ``stt``, ``llm`` and ``tts`` name engines, None being the server's choice. ``detector`` replaces speech
+    detection by loudness with these numbers.
+    """
 
     id: str
     name: str
@@ -28,6 +38,18 @@ class Agent:
     speed: float = 1.0
     voice: str | None = None
     allow_interruptions: bool = True
+    voices: Mapping[str, str] = field(default_factory=dict)
+    sample: str | None = None
+    stt: str | None = None
+    llm: str | None = None
+    tts: str | None = None
+    detector: DetectorSettings | None = None
+
+    def voice_for(self, tts: str, *, clones: bool) -> str | None:
+        """Return the voice to ask the speech engine ``tts`` for: its own, else the sample if it clones, else ours."""
+        if tts in self.voices:
+            return self.voices[tts]
+        return f"{SAMPLE_PREFIX}{self.sample}" if self.sample and clones else self.voice
 
 
 class InlineAgent(BaseModel):

@@ -35,11 +35,13 @@ class Usable:
     ``lacks`` is the one thing that is missing ("pip install vocal-node[xtts]", "GROQ_API_KEY"), None if usable.
     ``rank`` orders the usable ones for ``auto``: the highest wins; below 0 is never chosen by itself.
     ``note`` says what it is or runs on, in a few words.
+    ``heavy`` engines never run in the media process: they get a service process of their own.
     """
 
     rank: int
     note: str
     lacks: str | None = None
+    heavy: bool = False
 
 
 class SpeechProbability(Protocol):
@@ -85,7 +87,11 @@ class LanguageModel(Protocol):
 
 @runtime_checkable
 class TextToSpeech(Protocol):
-    """Speak a clause. ``rate_hz`` is the rate of what ``synthesize`` yields."""
+    """Speak a clause. ``rate_hz`` is the rate of what ``synthesize`` yields.
+
+    An engine that clones voices says so with an attribute ``clones = True`` (see `clones`): it takes ``sample:`` and
+    the SHA-256 of a sample (`pipeline.voices`) as a voice. Others are never given one.
+    """
 
     rate_hz: int
 
@@ -194,6 +200,11 @@ def _load_described(kind: Kind, name: str, found: Usable, settings: Settings) ->
     if found.lacks is not None:
         raise EngineUnavailable(found.lacks)
     return load(kind, name, settings)
+
+
+def clones(tts: object) -> bool:
+    """Tell whether a speech engine takes voice samples."""
+    return bool(getattr(tts, "clones", False))
 
 
 def close(engine: object) -> None:

@@ -23,6 +23,16 @@ def is_loud(window: Pcm, threshold: float) -> bool:
     return max(int(window.max()), -int(window.min())) > threshold * FULL_SCALE  # -(-32768) does not fit int16
 
 
+@dataclass(frozen=True, slots=True)
+class DetectorSettings:
+    """The numbers of an `AudioSpeechDetector`: a fraction of full scale, and seconds."""
+
+    energy_threshold: float = 0.1
+    min_speech_duration: float = 0.3
+    max_silence_duration: float = 0.4
+    max_recording_duration: float = 10.0
+
+
 class Continue(TypedDict):
     """Nothing to do yet."""
 

@@ -24,6 +24,11 @@ Outcome = Literal["finished", "abandoned", "failed"]
 class Transport(Protocol):
     """A session's connection, as far as the server that let it in is concerned."""
 
+    @property
+    def reason(self) -> str:
+        """Why it ends or ended, one of few: "hung up", "caller left", "vanished", "failed" where nobody said..."""
+        ...
+
     def end(self, reason: str) -> None:
         """Begin to close, for this reason if it is the first one. Synchronous, idempotent."""
         ...
@@ -53,9 +58,9 @@ class Sessions(Protocol):
     ) -> AbstractAsyncContextManager[Session]:
         """Find the agent that ``request`` asks for and enter a session with it, inside a ``place``.
 
-        ``request`` has the fields of the raw-PCM configuration (see `Catalogue.find`). Raises ProtocolError for what
-        is wrong in it and EngineUnavailable for an engine that cannot be used here. On the way out the session has
-        ended and is counted under the reason that ``transport`` was ended for.
+        ``request`` has the fields of the raw-PCM configuration (see `Catalogue.find`); ``remote`` is the client's
+        address. Raises ProtocolError for what is wrong in it and EngineUnavailable for an engine that cannot be used
+        here. On the way out the session has ended and is counted under ``transport.reason``.
         """
         ...
 

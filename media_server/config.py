@@ -76,10 +76,15 @@ class Config(BaseModel):
     turn: Engine = Field("auto", description="an engine's name or auto")
 
     data_dir: Path = Field(Path("data"), description="a folder")
+    database_url: str = Field("", repr=False, description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
 
     settings: Mapping[str, str] = Field(default_factory=dict, repr=False, description="everything, for the engines")
+
+    def database(self) -> str:
+        """Return where agents and voices are kept."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'vocal.db').absolute()}"
 
     def engine_names(self) -> dict[Kind, str]:
         """Return the wanted engine (or ``auto``) of each kind."""

@@ -1,47 +1,139 @@
-"""The engines of one server, from their creation off the loop to the end of their threads."""
+"""The engines of one process, from their creation off the loop to the end of their threads and connections.
+
+One of each kind is there from the start; others that an agent or a route names are created when they are first asked
+for. A heavy engine never runs in the media process: it gets a service process, reached as any other server is.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Self
 
-from pipeline.engines import Chosen, Engines, Kind, Settings, choose, close
+from pipeline.agents import Agent
+from pipeline.engines import Chosen, Engines, Kind, Settings, aclose, choose, clones, load, module, names
+from pipeline.errors import ProtocolError
+from pipeline.tasks import cancel_and_wait
 from pipeline.threads import EngineThreads, run_in_thread
+from pipeline.vad.energy import EnergyVad
 
 log = logging.getLogger(__name__)
 
+REMOTE = "openai_compatible"
+MAX_STARTING = 5
 
-@asynccontextmanager
-async def open_engines(wanted: Mapping[Kind, str], settings: Settings) -> AsyncIterator[dict[Kind, Chosen]]:
-    """Create one engine of each kind, all at once, and close them on the way out.
+StartService = Callable[[Kind, str, Settings], Awaitable[Settings]]
+"""Start a service process for an engine; return the settings with which ``openai_compatible`` reaches it.
 
-    Raises EngineUnavailable, which says what is missing. Leaving blocks for at most one step of each worker.
-    """
-    created: dict[Kind, Chosen] = {}
-    starter = EngineThreads("start", workers=len(wanted))
+Raises EngineUnavailable with what the process said if it could not be started.
+"""
 
-    def create(kind: Kind, name: str) -> None:
+
+class EngineSet:
+    """Use as ``async with``: implements ``compat_ws.backend.EngineSource``."""
+
+    def __init__(
+        self, wanted: Mapping[Kind, str], settings: Settings, start_service: StartService | None = None
+    ) -> None:
+        """``wanted`` names an engine (or ``auto``) of each kind; without ``start_service`` heavy ones run here."""
+        self._wanted = wanted
+        self._settings = settings
+        self._start_service = start_service
+        self._starter = EngineThreads("start", workers=MAX_STARTING)
+        self._creating: dict[tuple[Kind, str], asyncio.Task[Chosen]] = {}
+        self._served: dict[Kind, Chosen] = {}
+        self._give_up: set[Callable[[], bool]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Create one engine of each kind, all at once. Raises EngineUnavailable, which says what is missing."""
+        try:
+            tasks = {kind: self._create(kind, name) for kind, name in self._wanted.items()}
+            outcomes = await asyncio.gather(*tasks.values(), return_exceptions=True)
+            for failure in outcomes:
+                if isinstance(failure, BaseException):
+                    raise failure
+            self._served = {kind: task.result() for kind, task in tasks.items()}
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close all; blocks for at most one step of each worker."""
+        created = [t.result() for t in self._creating.values() if t.done() and not t.cancelled() and not t.exception()]
+        await cancel_and_wait(*(task for task in self._creating.values() if not task.done()))
+        for give_up in tuple(self._give_up):  # a worker waits for a service to start, and the next line for the worker
+            give_up()
+        self._starter.close()
+        for chosen in created:
+            await aclose(chosen.engine)
+
+    def served(self) -> Mapping[Kind, Chosen]:
+        """Return the server's own choice of each kind."""
+        return self._served
+
+    async def get(self, kind: Kind, name: str | None = None) -> Chosen:
+        """See ``EngineSource.get``. Canceling is safe: the engine is created for the next one who asks."""
+        own = self._served.get(kind)
+        if own is not None and name in (None, own.name):
+            return own
+        if name is None or name not in names(kind):
+            known = ", ".join(names(kind))
+            raise ProtocolError(f"there is no {kind} engine {str(name)[:64]!r} here; known: {known}", param=kind)
+        task = self._creating.get((kind, name))
+        return await asyncio.shield(task if task is not None else self._create(kind, name))
+
+    async def for_agent(self, agent: Agent) -> tuple[Agent, Engines]:
+        """Return the engines this agent wants, and the agent with the voice to ask its speech engine for."""
+        stt = await self.get("stt", agent.stt)
+        llm = await self.get("llm", agent.llm)
+        tts = await self.get("tts", agent.tts)
+        detector = EnergyVad(agent.detector.energy_threshold) if agent.detector else self._served["vad"].engine
+        turn = self._served["turn"].engine if "turn" in self._served else None
+        voice = agent.voice_for(tts.name, clones=clones(tts.engine))
+        return replace(agent, voice=voice), Engines(detector, stt.engine, llm.engine, tts.engine, turn)
+
+    async def why_not_ready(self) -> str | None:
+        """Return the first engine in use elsewhere that does not answer, and why; None if all is well."""
+        remote = [(k, c.engine.ready) for k, c in self._served.items() if hasattr(c.engine, "ready")]
+        reasons = await asyncio.gather(*(ready() for _, ready in remote))
+        return next((f"{kind}: {reason}" for (kind, _), reason in zip(remote, reasons, strict=True) if reason), None)
+
+    def _create(self, kind: Kind, name: str) -> asyncio.Task[Chosen]:
+        task = asyncio.create_task(self._choose(kind, name), name=f"create {kind} {name}")
+        self._creating[kind, name] = task
+        task.add_done_callback(lambda done: self._forget_failed(kind, name, done))
+        return task
+
+    def _forget_failed(self, kind: Kind, name: str, task: asyncio.Task[Chosen]) -> None:
+        """Whoever asks next tries again: what was missing may be there by then."""
+        if task.cancelled() or task.exception() is not None:
+            self._creating.pop((kind, name), None)
+
+    async def _choose(self, kind: Kind, name: str) -> Chosen:
         began_s = time.perf_counter()
-        created[kind] = choose(kind, name, settings)
-        log.debug("%s ready after %.0f ms", kind, (time.perf_counter() - began_s) * 1000)
+        loop = asyncio.get_running_loop()
+        chosen = await run_in_thread(
+            self._starter,
+            lambda: choose(kind, name, self._settings, lambda *wanted: self._load(loop, *wanted)),
+        )
+        log.debug("%s %s ready after %.0f ms", kind, chosen.name, (time.perf_counter() - began_s) * 1000)
+        return chosen
 
-    async def start(kind: Kind, name: str) -> None:
-        await run_in_thread(starter, lambda: create(kind, name))
-
-    try:
-        outcomes = await asyncio.gather(*(start(*item) for item in wanted.items()), return_exceptions=True)
-        for failure in (outcome for outcome in outcomes if outcome is not None):
-            raise failure
-        yield {kind: created[kind] for kind in wanted}
-    finally:
-        starter.close()
-        for chosen in created.values():
-            close(chosen.engine)
+    def _load(self, loop: asyncio.AbstractEventLoop, kind: Kind, name: str, settings: Settings) -> Any:
+        """Create an engine here, or a heavy one in a process of its own. Runs in a worker."""
+        if self._start_service is None or not module(kind, name).describe(settings).heavy:
+            return load(kind, name, settings)
+        starting = asyncio.run_coroutine_threadsafe(_settings_of(self._start_service(kind, name, settings)), loop)
+        self._give_up.add(starting.cancel)
+        try:
+            return load(kind, REMOTE, starting.result())
+        finally:
+            self._give_up.discard(starting.cancel)
 
 
-def as_engines(chosen: Mapping[Kind, Chosen]) -> Engines:
-    """Return what a session is given."""
-    return Engines(**{kind: choice.engine for kind, choice in chosen.items()})
+async def _settings_of(starting: Awaitable[Settings]) -> Settings:
+    return await starting

@@ -23,6 +23,8 @@ from prometheus_client import generate_latest as render
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from compat_ws.backend import Outcome, ServiceListener
+from pipeline.engines import Kind
 from pipeline.events import EngineFailed, Event, ReplyFinished, ReplyInterrupted, TurnMeasured
 
 BUCKETS_MS = (10, 20, 40, 60, 80, 100, 150, 200, 250, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000, 5000, 10_000)
@@ -34,7 +36,7 @@ CALL_COUNTERS = {
     "revoked_replies": "Replies prepared before the turn was over and thrown away because the caller went on",
     "late_frames": "Outgoing frames that left more than a frame late",
     "skipped_frames": "Outgoing frames given up to get back on time",
-    "dropped_messages": "Data-channel messages dropped at a bound",
+    "dropped_messages": "Messages of a data channel or WebSocket dropped at a bound",
     "microphone_received": "Audio packets received",
     "microphone_lost": "Audio packets that never came",
     "microphone_recovered": "Lost audio packets recovered from forward error correction",
@@ -47,8 +49,8 @@ CALL_COUNTERS = {
 """The counters that calls keep themselves, by the names they have there."""
 
 
-class CountedPeer(Protocol):
-    """A peer as far as it is counted."""
+class CountedTransport(Protocol):
+    """A call's connection as far as it is counted."""
 
     def counts(self) -> Mapping[str, int]:
         """Return its counters by name."""
@@ -72,7 +74,7 @@ class CountedCall(Protocol):
     """A call as far as it is counted; one that only listens to another's is not."""
 
     @property
-    def peer(self) -> CountedPeer:
+    def transport(self) -> CountedTransport:
         """Its connection."""
         ...
 
@@ -109,6 +111,11 @@ class Metrics:
         self.frame_late_ms = self._histogram(
             "frame_late_ms", "How late outgoing frames left, against the earliest on their timeline", LAG_BUCKETS_MS
         )
+        self.requests = self._counter("engine_requests", "Requests to a service, by how they ended", "stage", "outcome")
+        self.requests_running = Gauge(
+            "vocal_engine_requests_running", "Requests to a service running now", ("stage",), registry=self.registry
+        )
+        self.outputs = self._counter("engine_outputs", "Transcripts, deltas and pieces of audio given out", "stage")
         self.turn_ms = self._histogram(
             "turn_stage_ms", "When a stage was reached, after the caller's last speech sample", BUCKETS_MS, "stage"
         )
@@ -119,7 +126,7 @@ class Metrics:
             self.sessions.inc()
             self.sessions_started.inc()
             self.calls.add(call)
-        call.peer.watch_lateness(self.frame_late_ms.observe)
+        call.transport.watch_lateness(self.frame_late_ms.observe)
 
     def call_closed(self, call: CountedCall, reason: str) -> None:
         """Count a call that has ended. ``reason`` is one of few."""
@@ -131,6 +138,18 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count an offer that was turned away. ``reason`` is one of few."""
         self.refusals.labels(reason).inc()
+
+    def services(self) -> ServiceListener:
+        """Return what counts the requests to services."""
+        return ServiceListener(
+            begun=lambda kind: self.requests_running.labels(kind).inc(),
+            produced=lambda kind: self.outputs.labels(kind).inc(),
+            ended=self._request_ended,
+        )
+
+    def _request_ended(self, kind: Kind, outcome: Outcome) -> None:
+        self.requests_running.labels(kind).dec()
+        self.requests.labels(kind, outcome).inc()
 
     def observe(self, event: Event) -> None:
         """Count one event of a session: a listener for ``session.subscribe``."""
@@ -193,4 +212,4 @@ class CallCounts(Collector):
 
 
 def _counts(call: CountedCall) -> Mapping[str, int]:
-    return {**call.peer.counts(), "revoked_replies": call.session.revoked_replies}
+    return {**call.transport.counts(), "revoked_replies": call.session.revoked_replies}

@@ -224,6 +224,11 @@ class Peer:
 
     # --- the end
 
+    @property
+    def reason(self) -> str:
+        """Why it ends or ended; "failed" where nobody said."""
+        return self._ended.result() if self._ended.done() else "failed"
+
     def end(self, reason: str) -> None:
         """Begin to close, for this reason if it is the first one. Synchronous, idempotent."""
         if not self._ended.done():

@@ -23,7 +23,7 @@ from aiohttp import web
 from pipeline.errors import VocalError
 from pipeline.tasks import cancel_and_wait
 
-from .app import CHOSEN, HUB, create_app
+from .app import ENGINE_SET, HUB, create_app
 from .config import Config
 from .patching import LibraryChanged
 
@@ -126,13 +126,18 @@ async def _serve(config: Config, sockets: Sequence[socket.socket], announce: Cal
 def new_runner(app: web.Application) -> web.AppRunner:
     """Return what serves ``app`` over HTTP."""
     return web.AppRunner(
-        app, access_log=None, keepalive_timeout=SILENT_S, shutdown_timeout=CLOSE_S, handle_signals=False
+        app,
+        access_log=None,
+        keepalive_timeout=SILENT_S,
+        shutdown_timeout=CLOSE_S,
+        handle_signals=False,
+        handler_cancellation=True,  # who has left needs no more of what an engine is still making
     )
 
 
 async def _start(runner: web.AppRunner, sockets: Sequence[socket.socket], announce: Callable[[str], None]) -> None:
     await runner.setup()
-    for chosen in runner.app[CHOSEN].values():
+    for chosen in runner.app[ENGINE_SET].served().values():
         announce(chosen.why)
     for sock in sockets:
         await web.SockSite(runner, sock).start()

@@ -13,7 +13,7 @@ worker thread may finish its current step, whose result is thrown away.
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -175,10 +175,14 @@ def usable(kind: Kind, settings: Settings) -> list[tuple[str, Usable]]:
     return sorted(described, key=lambda item: (item[1].lacks is not None, -item[1].rank, item[0]))
 
 
-def choose(kind: Kind, wanted: str, settings: Settings) -> Chosen:
+Load = Callable[[Kind, str, Settings], Any]
+
+
+def choose(kind: Kind, wanted: str, settings: Settings, load: Load = load) -> Chosen:
     """Create the engine ``wanted``, or for ``auto`` the best that can be created here. May block.
 
-    ``auto`` takes the next one where one turns out unusable, and says so. Raises EngineUnavailable.
+    ``auto`` takes the next one where one turns out unusable, and says so. Raises EngineUnavailable. ``load`` creates
+    an engine by name.
     """
     if wanted != "auto":
         return Chosen(wanted, load(kind, wanted, settings), f"{kind} {wanted}: as configured")
@@ -187,7 +191,7 @@ def choose(kind: Kind, wanted: str, settings: Settings) -> Chosen:
         if found.rank < 0:
             continue
         try:
-            engine = _load_described(kind, name, found, settings)
+            engine = _load_described(kind, name, found, settings, load)
         except EngineUnavailable as error:
             passed_over.append(f"{name} (needs {error})")
         else:
@@ -196,7 +200,7 @@ def choose(kind: Kind, wanted: str, settings: Settings) -> Chosen:
     raise EngineUnavailable(f"no {kind} engine is usable here: {', '.join(passed_over)}")
 
 
-def _load_described(kind: Kind, name: str, found: Usable, settings: Settings) -> Any:
+def _load_described(kind: Kind, name: str, found: Usable, settings: Settings, load: Load) -> Any:
     if found.lacks is not None:
         raise EngineUnavailable(found.lacks)
     return load(kind, name, settings)
@@ -212,6 +216,14 @@ def close(engine: object) -> None:
     closer = getattr(engine, "close", None)
     if closer is not None:
         closer()
+
+
+async def aclose(engine: object) -> None:
+    """Close the connections an engine owns (its ``aclose``), if any, then its threads as `close` does."""
+    closer = getattr(engine, "aclose", None)
+    if closer is not None:
+        await closer()
+    close(engine)
 
 
 def number(settings: Settings, name: str, default: float, *, least: float = 0.0) -> float:

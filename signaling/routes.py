@@ -28,6 +28,16 @@ class SignalingConfig:
     offers: RateLimit = field(default_factory=RateLimit)
 
 
+def add_guard(app: web.Application, access: Access) -> None:
+    """Give the whole application its errors' shape, its keys and its origins. Raises ValueError for a wrong origin.
+
+    Middlewares that should see final statuses (metrics) go in front: append them before this call.
+    """
+    origins = Origins(access.origins, access.bound_to)
+    app.middlewares.extend([answer_errors, guard(access, origins)])
+    app.on_response_prepare.append(origins.add_cors_headers)
+
+
 def add_routes(
     app: web.Application,
     config: SignalingConfig | None = None,
@@ -35,15 +45,12 @@ def add_routes(
     utc_s: Callable[[], float] = time.time,
     monotonic_s: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Add the routes of SmallWebRTC, WHIP and WHEP, and for the whole application: its errors' shape, keys, origins.
+    """Add the routes of SmallWebRTC, WHIP and WHEP, and for the whole application what `add_guard` adds.
 
-    ``app[CALLS]`` must be set before the first request. Other middlewares that should see final statuses (metrics)
-    go in front: append them before this call. Raises ValueError for an origin that is none.
+    ``app[CALLS]`` must be set before the first request. Raises ValueError for an origin that is none.
     """
     config = config or SignalingConfig()
-    origins = Origins(config.access.origins, config.access.bound_to)
-    app.middlewares.extend([answer_errors, guard(config.access, origins)])
-    app.on_response_prepare.append(origins.add_cors_headers)
+    add_guard(app, config.access)
     app[OFFER_BUCKETS] = TokenBuckets(config.offers, monotonic_s)
     SmallWebRtc(config.ice, utc_s, StartedSessions(monotonic_s=monotonic_s)).add_routes(app.router)
     Whip(config.ice, utc_s).add_routes(app.router)

@@ -65,8 +65,8 @@ class FakeCall:
     revoked_replies: int = 0
 
     @property
-    def peer(self) -> FakeCall:
-        """Play the peer, too."""
+    def transport(self) -> FakeCall:
+        """Play the connection, too."""
         return self
 
     @property

@@ -1,0 +1,83 @@
+"""Sessions as every transport gets them: an agent, its engines, and how they listen."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
+
+from compat_ws.backend import Transport
+from pipeline.agents import Agent
+from pipeline.catalogue import Catalogue
+from pipeline.history import History
+from pipeline.playout import Playout
+from pipeline.session import Session, SessionSettings
+from pipeline.speech import SpeechSettings
+from pipeline.turn_taking import TurnSettings
+
+from .config import Config
+from .engine_set import EngineSet
+from .hub import Call, Hub
+from .log import SESSION
+from .metrics import Metrics
+
+PAUSE_MS = 200
+"""The pause at which an answer is prepared: at the latest half way through the silence rule."""
+UNDECIDED_MS = 1600
+"""The silence that ends a turn against the judgment of an end-of-turn engine, unless the rule is longer."""
+
+
+def session_settings(config: Config) -> SessionSettings:
+    """Say how sessions listen."""
+    return SessionSettings(
+        speech=SpeechSettings(pause_ms=min(PAUSE_MS, config.endpoint_ms // 2)),
+        turns=TurnSettings(endpoint_ms=config.endpoint_ms, endpoint_max_ms=max(UNDECIDED_MS, config.endpoint_ms)),
+    )
+
+
+class SessionMaker:
+    """Make sessions whose events are counted."""
+
+    def __init__(self, engines: EngineSet, settings: SessionSettings, metrics: Metrics) -> None:
+        self._engines = engines
+        self._settings = settings
+        self._metrics = metrics
+
+    async def __call__(self, agent: Agent, playout: Playout, history: History | None = None) -> Session:
+        """Return a session with this agent. Raises EngineUnavailable where an engine it wants cannot be used."""
+        agent, engines = await self._engines.for_agent(agent)
+        session = Session(agent, engines, playout, self._settings, history)
+        session.subscribe(self._metrics.observe)
+        return session
+
+
+class WebSocketSessions:
+    """Implements ``compat_ws.backend.Sessions``."""
+
+    def __init__(self, hub: Hub, make_session: SessionMaker, catalogue: Catalogue) -> None:
+        self._hub = hub
+        self._make_session = make_session
+        self._catalogue = catalogue
+
+    def place(self) -> AbstractContextManager[None]:
+        """See ``Sessions.place``."""
+        return self._hub.place()
+
+    @asynccontextmanager
+    async def open(
+        self, request: Mapping[str, Any], playout: Playout, transport: Transport, remote: str
+    ) -> AsyncIterator[Session]:
+        """See ``Sessions.open``."""
+        agent = await self._catalogue.find(request)
+        session = await self._make_session(agent, playout)
+        call = Call(secrets.token_urlsafe(16), transport, session)
+        tag = SESSION.set(call.label)
+        try:
+            async with session:
+                self._hub.opened(call)
+                yield session
+        finally:
+            if call.id in self._hub.calls:
+                self._hub.closed(call, transport.reason)
+            SESSION.reset(tag)

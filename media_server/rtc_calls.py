@@ -66,7 +66,7 @@ class RtcCalls:
         limits: CallLimits | None = None,
     ) -> None:
         hardening.apply()
-        self._hub = hub
+        self.hub = hub
         self._make_session = make_session
         self._find_agent = find_agent
         self._ice_servers = ice_servers
@@ -79,12 +79,12 @@ class RtcCalls:
         replaces = offer.restart_of in self._connections or offer.listen_to is not None
         call_id = secrets.token_urlsafe(16)
         with ExitStack() as setting_up:
-            setting_up.enter_context(self._hub.place(replaces=replaces))
+            setting_up.enter_context(self.hub.place(replaces=replaces))
             tag = SESSION.set(call_id[:LABEL_CHARS])  # the connection's own tasks inherit it: packets arrive in them
             try:
                 return await self._open(offer, call_id, setting_up)
             except ProtocolError as error:
-                self._hub.listener.refused("agent" if error.param == "agent" else "offer")
+                self.hub.listener.refused("agent" if error.param == "agent" else "offer")
                 raise
             finally:
                 SESSION.reset(tag)
@@ -113,7 +113,7 @@ class RtcCalls:
         if offer.restart_of is None:
             return await self._find_agent(offer.request)
         self._forget_expired()
-        call, kept = self._hub.calls.get(offer.restart_of), self._kept.get(offer.restart_of)
+        call, kept = self.hub.calls.get(offer.restart_of), self._kept.get(offer.restart_of)
         if call is not None and call.id in self._connections and call.listens_to is None:
             return call.session.agent
         if kept is not None:
@@ -130,7 +130,7 @@ class RtcCalls:
         return kept.agent, kept.history
 
     async def _open_listener(self, offer: Offer, listener_id: str, call_id: str) -> Answer:
-        call, connection = self._hub.calls.get(call_id), self._connections.get(call_id)
+        call, connection = self.hub.calls.get(call_id), self._connections.get(call_id)
         if call is None or connection is None or call.listens_to is not None:
             raise _unknown("session", "there is no such call to listen to")
         if connection.peer.track is not None:
@@ -142,7 +142,7 @@ class RtcCalls:
         sdp = await peer.negotiate()
         try:
             await self._close_listeners(call_id)
-            if self._hub.calls.get(call_id) is not call:
+            if self.hub.calls.get(call_id) is not call:
                 raise _unknown("session", "that call has just ended")
         except BaseException:
             await peer.close("refused")
@@ -152,7 +152,7 @@ class RtcCalls:
 
     async def _close_listeners(self, call_id: str) -> None:
         """Return once nobody listens to this call: a playout has one consumer. Another may come while one goes."""
-        while others := [other for other in self._hub.calls.values() if other.listens_to == call_id]:
+        while others := [other for other in self.hub.calls.values() if other.listens_to == call_id]:
             await others[0].transport.close("replaced")
 
     def _peer(self, vetted: VettedOffer, playout: Playout) -> Peer:
@@ -164,11 +164,11 @@ class RtcCalls:
             place.close()
             if call.listens_to is None:
                 self._keep(call, reason)
-            self._hub.closed(call, reason)
+            self.hub.closed(call, reason)
 
         self._connections[call.id] = connection
         connection.peer.start(call.session, ended, name=call.label, listener=call.listens_to is not None)
-        self._hub.opened(call)
+        self.hub.opened(call)
 
     # --- those that are there
 

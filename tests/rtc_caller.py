@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 from media_server.tracks import Microphone, PlayoutTrack
+from pipeline.agents import Agent
 from pipeline.audio import AudioFormat, AudioFrame, Pcm
 from pipeline.engines import Engines, Kind, load
+from pipeline.errors import ProtocolError
 from signaling.calls import Calls, Offer
 from tests.fakes import LoudnessDetector
 from tests.rtc import peer_connection, until
@@ -30,6 +33,13 @@ def stand_ins(**settings: str) -> Engines:
     """Return engines that take no time and cannot understand: scripted words, an echo, a tone."""
     script = {**SCRIPT, **settings}
     return Engines(LoudnessDetector(), *(load(kind, name, script) for kind, name in STAND_INS))
+
+
+async def find_agent(request: Mapping[str, Any]) -> Agent:
+    """Stand in for the catalogue: everybody gets the agent they describe, and "nobody" is known to nobody."""
+    if request.get("agent") == "nobody":
+        raise ProtocolError("there is no agent 'nobody'", param="agent")
+    return Agent("default", request.get("agentName", "Ada"), greeting=request.get("greeting", ""))
 
 
 class Mouth:

@@ -22,10 +22,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from media_server import server as server_module
-from media_server.app import CHOSEN, HUB, create_app, session_settings
+from media_server.app import ENGINE_SET, HUB, create_app
 from media_server.config import load
 from media_server.log import SESSION, configure
 from media_server.server import address, listen, new_runner
+from media_server.sessions import session_settings
 from pipeline.errors import EngineUnavailable
 from tests.browser import Server, serving
 from tests.rtc import until
@@ -106,7 +107,7 @@ def test_who_drains_is_not_ready_and_takes_no_call() -> None:
 def test_start_up_says_which_engine_and_why_in_order() -> None:
     async def main() -> None:
         async with client() as http:
-            chosen = http.app[CHOSEN]
+            chosen = http.app[ENGINE_SET].served()
             assert list(chosen) == ["vad", "stt", "llm", "tts", "turn"]
             assert chosen["tts"].why == "tts tone: as configured"
 

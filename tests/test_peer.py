@@ -15,7 +15,7 @@ from aiortc.rtcsctptransport import WEBRTC_STRING
 
 from media_server.hub import Call, Hub, HubListener, Limits
 from media_server.peer import PeerLimits, rtc_servers
-from pipeline.agents import Agents
+from media_server.rtc_calls import CallLimits, RtcCalls
 from pipeline.errors import Overloaded, ProtocolError
 from pipeline.history import History
 from pipeline.playout import Playout
@@ -23,13 +23,12 @@ from pipeline.session import Session, SessionSettings
 from pipeline.turn_taking import TurnSettings
 from signaling.calls import Candidate, Offer
 from tests.rtc import complaints, until
-from tests.rtc_caller import Caller, stand_ins
+from tests.rtc_caller import Caller, find_agent, stand_ins
 
 QUICK = SessionSettings(turns=TurnSettings(endpoint_ms=200))
-AGENTS = Agents()
 
 
-def make_session(agent: Any, playout: Playout, history: History | None) -> Session:
+async def make_session(agent: Any, playout: Playout, history: History | None) -> Session:
     return Session(agent, stand_ins(), playout, QUICK, history)
 
 
@@ -44,15 +43,19 @@ class Ends:
 
 
 @asynccontextmanager
-async def hub(ends: Ends | None = None, **limits: Any) -> AsyncIterator[Hub]:
-    listener = HubListener(closed=(ends or Ends()).closed)
-    limit = Limits(peer=PeerLimits(**limits), max_lag_ms=10_000)
-    async with Hub(make_session, AGENTS.find, limits=limit, listener=listener) as opened:
+async def listened(listener: HubListener, servers: Any = tuple, **limits: Any) -> AsyncIterator[RtcCalls]:
+    async with Hub(Limits(max_lag_ms=10_000), listener) as hub:
+        yield RtcCalls(hub, make_session, find_agent, servers, CallLimits(peer=PeerLimits(**limits)))
+
+
+@asynccontextmanager
+async def hub(ends: Ends | None = None, **limits: Any) -> AsyncIterator[RtcCalls]:
+    async with listened(HubListener(closed=(ends or Ends()).closed), **limits) as opened:
         yield opened
 
 
 @asynccontextmanager
-async def called(calls: Hub, *callers: Caller, **offer: Any) -> AsyncIterator[Caller]:
+async def called(calls: RtcCalls, *callers: Caller, **offer: Any) -> AsyncIterator[Caller]:
     caller = callers[0] if callers else Caller()
     try:
         await caller.call(calls, **offer)
@@ -226,11 +229,11 @@ def test_a_flood_of_messages_is_cut_to_what_a_person_could_mean() -> None:
     async def main() -> None:
         opened: list[Call] = []
         listener = HubListener(opened=opened.append)
-        async with Hub(make_session, AGENTS.find, listener=listener) as calls, called(calls) as caller:
+        async with listened(listener) as calls, called(calls) as caller:
             await until(lambda: caller.channel is not None and caller.channel.readyState == "open")
             for _ in range(1_000):
                 caller.send("client-message", t="again")
-            await until(lambda: opened[0].peer.counts()["dropped_messages"] > 500)
+            await until(lambda: opened[0].transport.counts()["dropped_messages"] > 500)
             assert len([k for k in caller.kinds() if k == "error-response"]) < 400
 
     run(main)
@@ -284,7 +287,7 @@ def test_an_offer_the_library_rejects_is_the_callers_fault(monkeypatch: pytest.M
                 with pytest.raises(ProtocolError, match="could not be applied") as caught:
                     await calls.accept(Offer(sdp, "127.0.0.1", {}))
             assert (caught.value.status, caught.value.param) == (400, "sdp")
-            assert calls.sessions == 0
+            assert calls.hub.sessions == 0
             await caller.close()
 
     run(main)
@@ -319,7 +322,7 @@ def test_a_dead_stun_server_delays_an_answer_by_half_a_second() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
             silent.bind(("127.0.0.1", 0))
             servers = [(f"stun:127.0.0.1:{silent.getsockname()[1]}", None, None)]
-            async with Hub(make_session, AGENTS.find, lambda: servers) as calls:
+            async with listened(HubListener(), lambda: servers) as calls:
                 caller = Caller()
                 sdp = await caller.offer()
                 began_s = asyncio.get_running_loop().time()
@@ -335,7 +338,7 @@ def test_a_session_that_closes_by_itself_closes_the_peer() -> None:
         opened: list[Call] = []
         ends = Ends()
         listener = HubListener(opened=opened.append, closed=ends.closed)
-        async with Hub(make_session, AGENTS.find, listener=listener) as calls, called(calls):
+        async with listened(listener) as calls, called(calls):
             await opened[0].session.__aexit__(None, None, None)
             await until(lambda: ends.reasons == ["session closed"], 3)
 
@@ -347,8 +350,8 @@ def test_closing_many_times_at_once_closes_once_and_a_canceled_wait_does_not_sto
         opened: list[Call] = []
         ends = Ends()
         listener = HubListener(opened=opened.append, closed=ends.closed)
-        async with Hub(make_session, AGENTS.find, listener=listener) as calls, called(calls):
-            peer = opened[0].peer
+        async with listened(listener) as calls, called(calls):
+            peer = opened[0].transport
             impatient = asyncio.create_task(peer.close("first"))
             await asyncio.sleep(0)
             impatient.cancel()
@@ -367,7 +370,7 @@ def resident_kb() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-async def cycle(calls: Hub, n: int) -> None:
+async def cycle(calls: RtcCalls, n: int) -> None:
     """Come and go: by hanging up, by leaving, by vanishing, or before anything was connected."""
     caller = Caller()
     answer = await calls.accept(Offer(await caller.offer(), "127.0.0.1", {}))
@@ -388,12 +391,12 @@ def test_fifty_calls_leave_no_task_no_socket_and_no_memory() -> None:
         async with hub() as calls:
             for n in range(10):
                 await cycle(calls, n)
-            await until(lambda: calls.sessions == 0)
+            await until(lambda: calls.hub.sessions == 0)
             gc.collect()
             tasks, files, memory_kb = len(asyncio.all_tasks()), descriptors(), resident_kb()
             for n in range(50):
                 await cycle(calls, n)
-            await until(lambda: calls.sessions == 0)
+            await until(lambda: calls.hub.sessions == 0)
             await until(lambda: len(asyncio.all_tasks()) <= tasks)
             gc.collect()
             assert descriptors() <= files

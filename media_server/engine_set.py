@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -45,11 +45,13 @@ class EngineSet:
         self._starter = EngineThreads("start", workers=MAX_STARTING)
         self._creating: dict[tuple[Kind, str], asyncio.Task[Chosen]] = {}
         self._served: dict[Kind, Chosen] = {}
+        self._known: Mapping[Kind, Sequence[str]] = {}
         self._give_up: set[Callable[[], bool]] = set()
 
     async def __aenter__(self) -> Self:
         """Create one engine of each kind, all at once. Raises EngineUnavailable, which says what is missing."""
         try:
+            self._known = await run_in_thread(self._starter, lambda: {kind: names(kind) for kind in self._wanted})
             tasks = {kind: self._create(kind, name) for kind, name in self._wanted.items()}
             outcomes = await asyncio.gather(*tasks.values(), return_exceptions=True)
             for failure in outcomes:
@@ -80,9 +82,11 @@ class EngineSet:
         own = self._served.get(kind)
         if own is not None and name in (None, own.name):
             return own
-        if name is None or name not in names(kind):
-            known = ", ".join(names(kind))
-            raise ProtocolError(f"there is no {kind} engine {str(name)[:64]!r} here; known: {known}", param=kind)
+        known = self._known.get(kind, ())
+        if name is None or name not in known:
+            raise ProtocolError(
+                f"there is no {kind} engine {str(name)[:64]!r} here; known: {', '.join(known)}", param=kind
+            )
         task = self._creating.get((kind, name))
         return await asyncio.shield(task if task is not None else self._create(kind, name))
 

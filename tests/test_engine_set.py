@@ -1,10 +1,10 @@
-"""The engines of a process: one of each kind from the start, others when named, heavy ones in a process of their own."""
+"""The engines of a process: one of each kind from the start, others when named, heavy ones in other processes."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -44,8 +44,8 @@ class Voice:
 
 
 @pytest.fixture
-def heavy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Voice]]:
-    """Install a third party's module whose engine is heavy; yields what was created of it."""
+def heavy(monkeypatch: pytest.MonkeyPatch) -> list[Voice]:
+    """Install a third party's module whose engine is heavy; returns what was created of it."""
     created: list[Voice] = []
     module = ModuleType("thirdparty_heavy")
 
@@ -57,7 +57,7 @@ def heavy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Voice]]:
 
     vars(module).update(create=create, describe=lambda settings: Usable(1, "a heavy voice", heavy=True))
     monkeypatch.setitem(sys.modules, "thirdparty.heavy", module)
-    yield created
+    return created
 
 
 def run(main: Any) -> None:

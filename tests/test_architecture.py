@@ -129,7 +129,7 @@ def test_heavy_libraries_stay_in_their_engines_files(source: Path) -> None:
 
 def test_the_pipeline_touches_av_to_resample_and_to_decode_files() -> None:
     users = {str(s) for s in sources() if s.parts[0] == "pipeline" for i in imports(s) if under(i.module, "av")}
-    assert users <= {"pipeline/resample.py", "pipeline/sound_file.py"}
+    assert users <= {"pipeline/resample.py", "pipeline/sound_decoder.py"}
 
 
 def test_threads_live_in_one_file() -> None:

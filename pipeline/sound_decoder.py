@@ -14,15 +14,17 @@ import os
 import signal
 import struct
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, TypeAlias
 
 import av
 import av.subtitles.codeccontext
 import av.subtitles.stream  # both at start: PyAV imports them with the first file, when nothing can be opened any more
 from av.container import InputContainer
 from av.stream import Disposition
+
+Packet: TypeAlias = "av.Packet[av.AudioStream]"
 
 SAMPLE_BYTES: Final = 2
 MIN_RATE_HZ: Final = 4_000
@@ -93,6 +95,13 @@ class Mono:
             self._append(self._resampler.resample(None))
             self._resampler = None
 
+    def cut(self) -> bytearray:
+        """Return no more of it than was ordered. Raises Refused where that is not to be cut."""
+        if len(self.pcm) > self._order.most_bytes and not self._order.trim:
+            raise self._order.too_long()
+        del self.pcm[self._order.most_bytes :]
+        return self.pcm
+
     def _append(self, frames: list[av.AudioFrame]) -> None:
         for frame in frames:
             self.pcm += memoryview(frame.planes[0])[: frame.samples * SAMPLE_BYTES]
@@ -101,7 +110,7 @@ class Mono:
 def check_shape(channels: int, rate_hz: int, order: Order) -> None:
     """Raise Refused for what no recording of speech has."""
     if not 1 <= channels <= order.channels:
-        raise Refused(400, f"it has {channels} channels: at most {order.channels} are taken")
+        raise Refused(400, f"it has {channels} channels: from 1 to {order.channels} are taken")
     if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
         raise Refused(400, f"its sample rate is {rate_hz} Hz: from {MIN_RATE_HZ} to {MAX_RATE_HZ} is taken")
 
@@ -109,13 +118,8 @@ def check_shape(channels: int, rate_hz: int, order: Order) -> None:
 def decode(source: bytes, order: Order) -> bytearray:
     """Return the first audio stream of ``source``. Raises Refused, and whatever libav raises on what it cannot open."""
     require_whole_riff(source)
-    with av.open(
-        io.BytesIO(source),
-        mode="r",
-        options={"protocol_whitelist": "none"},
-        io_open=refuse_to_open,
-        metadata_errors="replace",
-    ) as container:
+    nothing_else = {"protocol_whitelist": "none"}  # what playlists and session descriptions name stays closed
+    with av.open(io.BytesIO(source), mode="r", options=nothing_else, metadata_errors="replace") as container:
         stream = sound_of(container)
         check_shape(stream.codec_context.channels, stream.codec_context.sample_rate, order)
         announced_s = announced(container, stream)
@@ -129,21 +133,17 @@ def decode_stream(container: InputContainer, stream: av.AudioStream, announced_s
     sound = Mono(order)
     good = bad = 0
     reached_s = 0.0
-    with suppress(av.FFmpegError):  # a demuxer that cannot go on: what it has read counts, if it is whole
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                bad += 1
-                continue
-            good += 1
-            reached_s = max(reached_s, end_of(packet))
-            for frame in frames:
-                sound.add(frame)
-            if len(sound.pcm) > order.most_bytes:
-                if not order.trim:
-                    raise order.too_long()
-                return sound.pcm[: order.most_bytes]
+    for packet in packets(container, stream):
+        frames = frames_of(packet)
+        if frames is None:
+            bad += 1
+            continue
+        good += 1
+        reached_s = max(reached_s, end_of(packet))
+        for frame in frames:
+            sound.add(frame)
+        if len(sound.pcm) > order.most_bytes:
+            return sound.cut()
     sound.end()
     if bad > good:
         raise Refused(415, "most of it cannot be decoded: it is damaged")
@@ -151,10 +151,33 @@ def decode_stream(container: InputContainer, stream: av.AudioStream, announced_s
         raise Refused(400, f"it announces {announced_s:.1f} s and ends after {reached_s:.1f} s: it is truncated")
     if not sound.pcm:
         raise Refused(400, "it holds no sound")
-    return sound.pcm[: order.most_bytes]
+    return sound.cut()
 
 
-def end_of(packet: av.Packet[av.AudioStream]) -> float:
+def packets(container: InputContainer, stream: av.AudioStream) -> Iterator[Packet]:
+    """Yield a stream's packets, and an empty one that brings out what the decoder withheld.
+
+    Where the demuxer cannot go on, the file ends: whether it was whole is asked elsewhere.
+    """
+    try:
+        yield from container.demux(stream)
+    except MemoryError:
+        raise
+    except av.FFmpegError:
+        return
+
+
+def frames_of(packet: Packet) -> list[av.AudioFrame] | None:
+    """Decode a packet; None where it cannot be."""
+    try:
+        return packet.decode()
+    except MemoryError:
+        raise
+    except av.FFmpegError:
+        return None
+
+
+def end_of(packet: Packet) -> float:
     """Return when a packet's sound ends, in seconds; 0 where it does not tell."""
     if packet.pts is None or packet.time_base is None:
         return 0.0
@@ -189,11 +212,6 @@ def require_whole_riff(source: bytes) -> None:
     (size,) = struct.unpack_from(order, source, 4)
     if len(source) + WHOLE_WITHIN_BYTES < size < UNKNOWN_FROM_BYTES:
         raise Refused(400, f"it announces {size} bytes and has {len(source)}: it is truncated")
-
-
-def refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
-    """Answer a demuxer that wants to open another file."""
-    raise Refused(415, "it refers to other files: send one that holds its sound")
 
 
 def confine(order: Order) -> None:

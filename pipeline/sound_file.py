@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ MAX_WAITING = 32
 MAX_WAIT_S = 15.0
 PIECE_BYTES = 1 << 20
 VERDICT_MAX_BYTES = 4096
+PYAV = find_spec("av")
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 """What the child may need of the environment, which holds keys that it must not see."""
 OVERDONE = tuple(getattr(signal, name) for name in ("SIGXCPU", "SIGALRM", "SIGKILL") if hasattr(signal, name))
@@ -130,11 +131,13 @@ async def _ask_child(order: str, source: bytes, answer_bytes: int, param: str) -
     async with _child(order) as process:
         await _feed(process, source)
         answer = await _read(process, answer_bytes)
+        if len(answer) > answer_bytes:
+            raise EngineError("the sound decoder answers more than it was asked for")
         status = await process.wait()
     if status < 0:
         _raise_for_signal(signal.Signals(-status), param)
-    if status > 0 or len(answer) > answer_bytes:
-        raise EngineError(f"the sound decoder failed (exit status {status}): is PyAV installed as it should be?")
+    if status > 0:
+        raise EngineError(f"the sound decoder failed (exit status {status}): see its traceback above")
     return answer
 
 
@@ -148,7 +151,6 @@ async def _child(order: str) -> AsyncIterator[Process]:
             env=_environment(),
             stdin=PIPE,
             stdout=PIPE,
-            stderr=DEVNULL,
             limit=PIECE_BYTES,
         )
     except OSError as error:
@@ -164,11 +166,8 @@ async def _child(order: str) -> AsyncIterator[Process]:
 
 
 def _environment() -> dict[str, str]:
-    av = find_spec("av")
-    if av is None or av.origin is None:
-        raise EngineError("decoding sound files needs the Python package av")
-    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-    return kept | {"PYTHONPATH": str(Path(av.origin).parent.parent)}
+    path = str(Path(PYAV.origin).parent.parent) if PYAV is not None and PYAV.origin is not None else ""
+    return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"PYTHONPATH": path}
 
 
 async def _feed(process: Process, source: bytes) -> None:

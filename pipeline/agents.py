@@ -1,15 +1,20 @@
-"""Agents: who answers. A personality, a language and a voice."""
+"""Agents: who answers. A personality, a language and a voice; and how a client describes one."""
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from .engines import names
 from .errors import ProtocolError
 from .speech_detector import DetectorSettings
+
+log = logging.getLogger(__name__)
 
 SYSTEM_PROMPT = (
     "You are a friendly companion on a voice call. Answer in one or two short spoken sentences, "
@@ -19,6 +24,9 @@ SYSTEM_PROMPT = (
 
 SAMPLE_PREFIX = "sample:"
 """A voice given to an engine that clones: this and the SHA-256 of a sample that `pipeline.voices` keeps."""
+
+TEMPORARY_ID = "inline"
+"""The id of an agent that a client describes without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,74 +60,140 @@ class Agent:
         return f"{SAMPLE_PREFIX}{self.sample}" if self.sample and clones else self.voice
 
 
-class InlineAgent(BaseModel):
-    """An agent described by the client itself, in the field names of the raw-PCM configuration."""
+BUILT_IN = Agent("default", "Ada")
+"""Who answers where the default agent was deleted."""
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+EngineKind = Literal["stt", "llm", "tts"]
 
-    agent_id: str | None = Field(None, alias="agentId", pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    name: str = Field("Agent", max_length=200, validation_alias=AliasChoices("agentName", "name"))
-    system_prompt: str = Field(
-        SYSTEM_PROMPT, max_length=16_384, validation_alias=AliasChoices("systemPrompt", "system_prompt")
-    )
-    greeting: str = Field("", max_length=1_000)
-    language: str = Field("en", pattern=r"^[a-z]{2}(-[A-Za-z]{2,4})?$")
-    speed: float = Field(1.0, ge=0.25, le=4.0, validation_alias=AliasChoices("speed", "rate"))
-    voice: str | None = Field(None, max_length=200)
-    allow_interruptions: bool = Field(True, validation_alias=AliasChoices("allowInterruptions", "allow_interruptions"))
+ENGINE_NAMES: Mapping[EngineKind, frozenset[str]] = {
+    "stt": frozenset(names("stt")),
+    "llm": frozenset(names("llm")),
+    "tts": frozenset(names("tts")),
+}
+"""What an agent may choose among."""
 
-    def agent(self) -> Agent:
-        """Return it as an agent of its own."""
-        return Agent(
-            id=self.agent_id or "inline",
-            name=self.name,
-            system_prompt=self.system_prompt,
-            greeting=self.greeting,
-            language=self.language,
-            speed=self.speed,
-            voice=self.voice,
-            allow_interruptions=self.allow_interruptions,
-        )
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""Checked with Rust's regex: ``$`` is the very end."""
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+SystemPrompt = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\x00]*$")]
+Greeting = Annotated[str, StringConstraints(max_length=1_000, pattern=r"^[^\x00]*$")]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[A-Za-z]{2,4})?$")]
+Speed = Annotated[float, Field(ge=0.25, le=4.0)]
+VoiceName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+ModelName = Annotated[str, StringConstraints(max_length=200)]
 
 
-_DESCRIBES = frozenset(
-    key
-    for name, field in InlineAgent.model_fields.items()
-    if name != "agent_id"
-    for key in (name, *(field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else ()))
-)
-"""Every key that makes a request an agent's description; an id alone describes nothing."""
+def _spelled(camel: str, *others: str) -> Any:
+    """Return a field that may be left out, under several names; the first one given counts."""
+    return Field(None, validation_alias=AliasChoices(camel, *others))
 
 
-class Agents:
-    """The agents this server knows by id; the first is the one who answers when none is named."""
+_DETECTOR = DetectorSettings()
 
-    def __init__(self, *agents: Agent) -> None:
-        self._agents = {agent.id: agent for agent in agents or (Agent("default", "Ada"),)}
 
-    def find(self, request: Mapping[str, Any]) -> Agent:
-        """Return the agent a client asked for: by id (``agent``), or described inline.
+class DetectorFields(BaseModel):
+    """``speechDetectorConfig``: a fraction of full scale, and seconds."""
 
-        Raises ProtocolError (param ``agent``) for an id nobody has and for fields that are out of bounds.
+    energy_threshold: float = Field(_DETECTOR.energy_threshold, ge=0, le=1)
+    min_speech_duration: float = Field(_DETECTOR.min_speech_duration, ge=0, le=10)
+    max_silence_duration: float = Field(_DETECTOR.max_silence_duration, ge=0.05, le=10)
+    max_recording_duration: float = Field(_DETECTOR.max_recording_duration, ge=0.1, le=300)
+
+
+class AgentFields(BaseModel):
+    """What a client says of an agent, in the fields of the raw-PCM configuration; None is not given.
+
+    Of ``null`` and empty text nothing is taken, but for an empty ``greeting``, which silences an agent's own.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    agent_id: Id | None = _spelled("agentId", "agent_id")
+    config_id: Id | None = _spelled("configId", "config_id")
+    name: Name | None = _spelled("agentName", "name")
+    system_prompt: SystemPrompt | None = _spelled("systemPrompt", "system_prompt")
+    greeting: Greeting | None = None
+    language: Language | None = None
+    speed: Speed | None = _spelled("speed", "rate")
+    voice: VoiceName | None = None
+    allow_interruptions: bool | None = _spelled("allowInterruptions", "allow_interruptions")
+    sample_url: Annotated[str, StringConstraints(max_length=2_048)] | None = _spelled("voiceSampleUrl")
+    cartesia: Id | None = _spelled("cartesiaVoiceId")
+    elevenlabs: Id | None = _spelled("elevenLabsVoiceId", "elevenlabsVoiceId")
+    stt: ModelName | None = _spelled("sttModel", "stt")
+    llm: ModelName | None = _spelled("llmModel", "llm")
+    tts: ModelName | None = _spelled("ttsModel", "tts")
+    detector: DetectorFields | None = _spelled("speechDetectorConfig")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, fields: Any) -> Any:
+        return {key: value for key, value in fields.items() if value is not None and (value != "" or key == "greeting")}
+
+    def ids(self) -> list[str]:
+        """Return the ids that may be an agent's, in the order in which they are tried."""
+        return [given for given in (self.agent_id, self.config_id) if given is not None]
+
+    def over(self, known: Agent) -> Agent:
+        """Return ``known`` with the fields that are given; a name is not one of them."""
+        given = {name: value for name in _REPLACED if (value := getattr(self, name)) is not None}
+        given |= {kind: name for kind in ENGINE_NAMES if (name := self._engine(kind)) is not None}
+        if self.detector is not None:
+            given["detector"] = DetectorSettings(**self.detector.model_dump())
+        voices = {"cartesia": self.cartesia, "elevenlabs": self.elevenlabs}
+        given["voices"] = {**known.voices, **{tts: voice for tts, voice in voices.items() if voice is not None}}
+        return replace(known, **given)
+
+    def alone(self, default: Agent) -> Agent:
+        """Return a temporary agent; what is not given is the default agent's.
+
+        With a system prompt of its own it is somebody else, who does not greet with the default's words.
         """
-        wanted = request.get("agent")
-        if isinstance(wanted, Mapping):
-            return self._inline(wanted)
-        if wanted is not None:
-            return self._named(wanted)
-        return self._inline(request) if _DESCRIBES & request.keys() else next(iter(self._agents.values()))
+        if not self.model_fields_set:
+            return default
+        greeting = default.greeting if self.system_prompt is None else ""
+        agent_id = next(iter(self.ids()), TEMPORARY_ID)
+        return self.over(replace(default, id=agent_id, name=self.name or default.name, greeting=greeting))
 
-    def _named(self, wanted: object) -> Agent:
-        agent = self._agents.get(wanted) if isinstance(wanted, str) else None
-        if agent is None:
-            known = ", ".join(sorted(self._agents))
-            raise ProtocolError(f"there is no agent {str(wanted)[:64]!r}; known: {known}", param="agent")
-        return agent
+    def _engine(self, kind: EngineKind) -> str | None:
+        """Return the engine that is asked for. Clients of other servers send models' names, which choose none."""
+        wanted: str | None = getattr(self, kind)
+        if wanted is None or wanted in ENGINE_NAMES[kind]:
+            return wanted
+        log.debug("%s model %.64r names no engine: it is left to the server", kind, wanted)
+        return None
 
-    def _inline(self, fields: Mapping[str, Any]) -> Agent:
-        try:
-            return InlineAgent.model_validate(dict(fields)).agent()
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "agent"
-            raise ProtocolError(f"agent field {field}: {first['msg']}", param=field) from error
+
+_REPLACED = ("system_prompt", "greeting", "language", "speed", "voice", "allow_interruptions")
+
+
+def is_id(text: str) -> bool:
+    """Tell whether ``text`` can be an agent's or a voice's id."""
+    return _ID.fullmatch(text) is not None
+
+
+def read_request(request: Mapping[str, Any]) -> tuple[str | None, AgentFields]:
+    """Return the id that a request names as its ``agent``, if it does, and what it says of an agent.
+
+    Raises ProtocolError, whose ``param`` is the first wrong field.
+    """
+    match request.get("agent"):
+        case None | "":
+            return None, read_fields(request)
+        case Mapping() as described:
+            return None, read_fields(described)
+        case str(agent_id):
+            return agent_id, read_fields(request)
+    raise ProtocolError("agent must be an agent's id, or an object with an agent's fields", param="agent")
+
+
+def read_fields(fields: Mapping[str, Any]) -> AgentFields:
+    """Check what a client says of an agent. Raises ProtocolError, whose ``param`` is the first wrong field."""
+    try:
+        return AgentFields.model_validate(dict(fields))
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = ".".join(str(part) for part in first["loc"]) or "agent"
+        raise ProtocolError(f"agent field {param}: {first['msg']}", param=param) from None

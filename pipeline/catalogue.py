@@ -1,12 +1,32 @@
-"""The agents and voices this server knows, in a database."""
+"""The agents and voices this server knows, in a database; several processes may use one at once."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from .agents import Agent
+from sqlalchemy import RowMapping, Table, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from . import tables
+from .agents import BUILT_IN, Agent, is_id, read_request
+from .database import Database
+from .errors import ProtocolError
+from .sample_urls import Fetch, SampleUrls, fetch_sample
+from .voices import VoiceSamples
+
+MAX_AGENTS = 1_000
+MAX_VOICES = 1_000
+NAMED_IN_ERRORS = 20
+SLUG_CHARS = 48
+
+HOW_TO_CREATE = (
+    'create one: POST /agents {"id", "name", "system_prompt", "greeting", "language", "speed", "voice"}, '
+    "of which only name is required"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +40,240 @@ class Voice:
 
 
 class Catalogue:
-    """Use as ``async with``: the tables are brought up to date on the way in."""
+    """Use as ``async with``: the tables are brought up to date on the way in. Raises EngineError where that fails."""
+
+    def __init__(self, database_url: str, samples: VoiceSamples, fetch: Fetch = fetch_sample) -> None:
+        """See `pipeline.database` for the URLs. ``fetch`` gets what is at a ``voiceSampleUrl``."""
+        self._database = Database(database_url)
+        self._samples = samples
+        self._urls = SampleUrls(samples, fetch)
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        await self._database.__aenter__()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
-        raise NotImplementedError
+        await self._database.__aexit__()
+
+    # --- who answers
 
     async def find(self, request: Mapping[str, Any]) -> Agent:
-        """Return the agent a client asked for; see the module."""
-        raise NotImplementedError
+        """Return the agent a client asked for, with the voice it speaks with.
+
+        ``agent`` is the id of one, or the fields of one; without it the request itself has the fields of the raw-PCM
+        configuration. ``agentId``, else ``configId``, that is known here names that agent; the other fields replace
+        its own, but for the name. Where none is known they make a temporary agent out of the default one.
+
+        Raises ProtocolError, whose ``param`` is the field at fault: 404 for an ``agent`` that nobody is, 400 for
+        fields out of bounds and for a ``voiceSampleUrl`` that holds no sample. Raises Overloaded while too many samples
+        are being fetched, EngineError where the database fails.
+        """
+        agent_id, fields = read_request(request)
+        async with self._database.reading() as connection:
+            known = await _first_known(connection, fields.ids() if agent_id is None else [agent_id])
+            if known is None and agent_id is not None:
+                raise await _nobody(connection, agent_id, "agent")
+            agent = fields.alone(await _default(connection)) if known is None else fields.over(known)
+            agent = await _with_voice(connection, agent)
+        if fields.sample_url is None:
+            return agent
+        return replace(agent, sample=await self._urls.sample(fields.sample_url))
 
     async def personality(self, id_or_name: str | None) -> Agent:
-        """Return the agent with this id or name, None being the default. Raises ProtocolError (param personality)."""
-        raise NotImplementedError
+        """Return the agent with this id, else name (any case; of several the first by id), with its voice.
+
+        None and blank are the default agent. Raises ProtocolError (404, param ``personality``) that tells who is known
+        and how to create another.
+        """
+        async with self._database.reading() as connection:
+            if id_or_name is None or not id_or_name.strip():
+                return await _with_voice(connection, await _default(connection))
+            found = await _first_known(connection, [id_or_name]) or await _by_name(connection, id_or_name)
+            if found is None:
+                raise await _nobody(connection, id_or_name, "personality")
+            return await _with_voice(connection, found)
+
+    # --- agents, as they are kept: ``voice`` may be a voice's id
 
     async def agents(self) -> Sequence[Agent]:
         """Return all of them, by name."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            found = [Agent(**row) for row in await _rows(connection, tables.agents)]
+        return sorted(found, key=lambda agent: (agent.name.casefold(), agent.id))
+
+    async def agent(self, agent_id: str) -> Agent:
+        """Return one. Raises ProtocolError 404."""
+        async with self._database.reading() as connection:
+            return await _required(connection, agent_id)
+
+    async def add(self, agent: Agent) -> Agent:
+        """Keep a new agent and return it; an empty id becomes one made from the name.
+
+        Of what an agent is, the columns of ``pipeline.tables.agents`` are kept. Raises ProtocolError 409 where the id
+        is taken, or where there are too many.
+        """
+        async with self._database.writing() as connection:
+            taken = set(await _ids(connection, tables.agents))
+            _require_room(len(taken), MAX_AGENTS, "agents")
+            if agent.id in taken:
+                raise ProtocolError(
+                    f"there is an agent {agent.id!r} already: PUT /agents/{agent.id} replaces it",
+                    param="id",
+                    status=409,
+                )
+            added = agent if agent.id else replace(agent, id=_free_id(agent.name, taken))
+            await connection.execute(tables.agents.insert().values(_kept(added)))
+        return added
+
+    async def replace(self, agent: Agent) -> None:
+        """Put ``agent`` in the place of the one with its id. Raises ProtocolError 404."""
+        async with self._database.writing() as connection:
+            await _required(connection, agent.id)
+            await connection.execute(tables.agents.update().where(tables.agents.c.id == agent.id).values(_kept(agent)))
+
+    async def remove(self, agent_id: str) -> None:
+        """Forget an agent. Calls that it is in go on. Raises ProtocolError 404."""
+        async with self._database.writing() as connection:
+            await _required(connection, agent_id)
+            await connection.execute(tables.agents.delete().where(tables.agents.c.id == agent_id))
+
+    # --- voices
 
     async def voices(self) -> Sequence[Voice]:
         """Return all of them, by name."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            found = [Voice(**row) for row in await _rows(connection, tables.voices)]
+        return sorted(found, key=lambda voice: (voice.name.casefold(), voice.id))
+
+    async def voice(self, voice_id: str) -> Voice:
+        """Return one. Raises ProtocolError 404."""
+        async with self._database.reading() as connection:
+            return await _required_voice(connection, voice_id)
+
+    async def add_voice(self, name: str, source: bytes) -> Voice:
+        """Keep a new voice: ``source`` is a sound file of 3 to 30 s of speech.
+
+        Raises ProtocolError: 409 for the same name with the same sample, or too many; what `VoiceSamples.add` raises
+        (param ``file``).
+        """
+        sample = await self._samples.add(source, param="file", trim=False)
+        voice = Voice(f"{_slug(name, 'voice')}-{sample.sha256[:8]}", name, sample.duration_s, sample.sha256)
+        async with self._database.writing() as connection:
+            taken = set(await _ids(connection, tables.voices))
+            _require_room(len(taken), MAX_VOICES, "voices")
+            if voice.id in taken:
+                raise ProtocolError(
+                    f"there is a voice {voice.id!r} already, with this name and this sample", param="file", status=409
+                )
+            values = {"id": voice.id, "name": name, "duration_s": voice.duration_s, "sha256": voice.sha256}
+            await connection.execute(tables.voices.insert().values(values))
+        return voice
+
+    async def remove_voice(self, voice_id: str) -> None:
+        """Forget a voice, and its sample if no other voice has it.
+
+        Raises ProtocolError: 404, or 409 while an agent speaks with it.
+        """
+        async with self._database.writing() as connection:
+            voice = await _required_voice(connection, voice_id)
+            await _require_unused(connection, voice_id)
+            await connection.execute(tables.voices.delete().where(tables.voices.c.id == voice_id))
+            same = select(func.count()).where(tables.voices.c.sha256 == voice.sha256)
+            if await connection.scalar(same) == 0:
+                await self._samples.remove(voice.sha256)
+
+
+def _kept(agent: Agent) -> dict[str, Any]:
+    return {column.name: getattr(agent, column.name) for column in tables.agents.columns}
+
+
+async def _rows(connection: AsyncConnection, table: Table) -> Sequence[RowMapping]:
+    return (await connection.execute(select(table))).mappings().all()
+
+
+async def _ids(connection: AsyncConnection, table: Table) -> Sequence[str]:
+    return (await connection.scalars(select(table.c.id).order_by(table.c.id))).all()
+
+
+async def _row(connection: AsyncConnection, table: Table, row_id: str) -> RowMapping | None:
+    """Look up one row. What cannot be an id is in no table, and never gets there."""
+    if not is_id(row_id):
+        return None
+    return (await connection.execute(select(table).where(table.c.id == row_id))).mappings().one_or_none()
+
+
+async def _first_known(connection: AsyncConnection, ids: Sequence[str]) -> Agent | None:
+    for agent_id in ids:
+        row = await _row(connection, tables.agents, agent_id)
+        if row is not None:
+            return Agent(**row)
+    return None
+
+
+async def _default(connection: AsyncConnection) -> Agent:
+    return await _first_known(connection, [BUILT_IN.id]) or BUILT_IN
+
+
+async def _by_name(connection: AsyncConnection, name: str) -> Agent | None:
+    """Compare here: databases fold the case of ASCII alone, or of what their locale says."""
+    columns = select(tables.agents.c.id, tables.agents.c.name).order_by(tables.agents.c.id)
+    wanted = name.strip().casefold()
+    found = (row.id for row in await connection.execute(columns) if row.name.casefold() == wanted)
+    return await _first_known(connection, list(found)[:1])
+
+
+async def _with_voice(connection: AsyncConnection, agent: Agent) -> Agent:
+    """Return ``agent`` with the sample of its voice, if that is one of ours and not a speech engine's own."""
+    row = None if agent.voice is None else await _row(connection, tables.voices, agent.voice)
+    return agent if row is None else replace(agent, voice=None, sample=row["sha256"])
+
+
+async def _required(connection: AsyncConnection, agent_id: str) -> Agent:
+    found = await _first_known(connection, [agent_id])
+    if found is None:
+        raise await _nobody(connection, agent_id, "id")
+    return found
+
+
+async def _required_voice(connection: AsyncConnection, voice_id: str) -> Voice:
+    row = await _row(connection, tables.voices, voice_id)
+    if row is None:
+        raise ProtocolError(f"there is no voice {voice_id!r:.66}: GET /voices lists them", param="id", status=404)
+    return Voice(**row)
+
+
+async def _nobody(connection: AsyncConnection, wanted: str, param: str) -> ProtocolError:
+    ids = await _ids(connection, tables.agents)
+    more = f" and {len(ids) - NAMED_IN_ERRORS} more" if len(ids) > NAMED_IN_ERRORS else ""
+    known = ", ".join(ids[:NAMED_IN_ERRORS]) or "none"
+    return ProtocolError(
+        f"there is no agent {wanted!r:.66}; known: {known}{more}; {HOW_TO_CREATE}", param=param, status=404
+    )
+
+
+async def _require_unused(connection: AsyncConnection, voice_id: str) -> None:
+    users = select(tables.agents.c.id).where(tables.agents.c.voice == voice_id).order_by(tables.agents.c.id)
+    ids = (await connection.scalars(users.limit(NAMED_IN_ERRORS))).all()
+    if ids:
+        raise ProtocolError(
+            f"agents speak with the voice {voice_id!r}: {', '.join(ids)}; give them another first",
+            param="id",
+            status=409,
+        )
+
+
+def _require_room(there_are: int, most: int, what: str) -> None:
+    if there_are >= most:
+        raise ProtocolError(f"there are {there_are} {what} already, no more are kept: delete some first", status=409)
+
+
+def _free_id(name: str, taken: set[str]) -> str:
+    slug = _slug(name, "agent")
+    numbered = (slug if n == 1 else f"{slug}-{n}" for n in range(1, len(taken) + 2))
+    return next(candidate for candidate in numbered if candidate not in taken)
+
+
+def _slug(name: str, instead: str) -> str:
+    """Return ``name`` as an id, as far as it can be written in ASCII."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:SLUG_CHARS].strip("-") or instead

@@ -29,6 +29,8 @@ MAY_BLOCK = (
     ("media_server/patching.py", "require_versions"),  # once, at start
     ("web/__init__.py", "add_routes"),  # reads the page, at start
     ("media_server/metrics.py", "render"),  # reads /proc, which is memory
+    ("pipeline/database.py", "_make_folder"),  # once, at start
+    ("pipeline/migrations/__init__.py", "upgrade"),  # reads the versions' files, at start
     ("pipeline/threads.py", "close"),  # joins the engines' threads, at the end
     ("aiortc/rtcrtpreceiver.py", "__stop_decoder"),  # of peers without our tap, which a test may have
     ("logging/__init__.py", "handle"),  # reads source lines for a traceback

@@ -34,7 +34,8 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 """Libraries a package never sees."""
 
 HOME: dict[str, tuple[str, ...]] = {
-    "alembic": ("pipeline/catalogue.py", "pipeline/migrations/"),
+    "alembic": ("pipeline/migrations/",),
+    "asyncpg": ("pipeline/database.py",),
     "cartesia": ("pipeline/tts/cartesia.py",),
     "ctranslate2": ("pipeline/stt/",),
     "elevenlabs": ("pipeline/tts/elevenlabs.py",),
@@ -44,7 +45,7 @@ HOME: dict[str, tuple[str, ...]] = {
     "nltk": ("pipeline/llm/eliza.py",),
     "onnxruntime": ("pipeline/vad/", "pipeline/turn/"),
     "pocketsphinx": ("pipeline/stt/",),
-    "sqlalchemy": ("pipeline/catalogue.py", "pipeline/tables.py", "pipeline/migrations/"),
+    "sqlalchemy": ("pipeline/catalogue.py", "pipeline/database.py", "pipeline/tables.py", "pipeline/migrations/"),
     "torch": ("pipeline/llm/", "pipeline/tts/"),
     "torchaudio": ("pipeline/tts/",),
     "transformers": ("pipeline/llm/", "pipeline/tts/"),

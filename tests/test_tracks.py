@@ -19,8 +19,9 @@ from aiortc.rtp import RtcpReceiverInfo, RtpPacket
 from media_server import opus
 from media_server.codecs import audio_codec
 from media_server.receiver_tap import MAX_SOURCES
-from media_server.tracks import Lateness, Microphone, PlayoutTrack
+from media_server.tracks import Microphone, PlayoutTrack
 from pipeline.audio import AudioFormat, AudioFrame, Pcm
+from pipeline.lateness import Lateness
 from pipeline.playout import Playout
 from tests import virtual_time
 from tests.test_opus import frames, speech

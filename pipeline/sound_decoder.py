@@ -30,6 +30,7 @@ SAMPLE_BYTES: Final = 2
 MIN_RATE_HZ: Final = 4_000
 MAX_RATE_HZ: Final = 384_000
 """Beyond these the resampler's filter grows out of proportion, and nobody records speech so."""
+NO_SOUND: Final = "there is no sound in it that can be decoded: send a whole WAV, FLAC, MP3, M4A, Ogg or WebM file"
 WHOLE_WITHIN_S: Final = 0.5
 WHOLE_WITHIN_BYTES: Final = 4096
 """What a file may lack of the length it announces: encoders' delays, writers that count their header."""
@@ -190,7 +191,7 @@ def sound_of(container: InputContainer) -> av.AudioStream:
         raise Refused(415, "it is a video: send its sound alone")
     stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
     if stream is None:
-        raise Refused(415, "there is no sound in it that can be decoded")
+        raise Refused(415, NO_SOUND)
     stream.codec_context.thread_count = 1
     return stream
 
@@ -220,6 +221,7 @@ def confine(order: Order) -> None:
         return
     import resource
 
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # uvloop's children inherit what may be inherited
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the parent decides
     signal.alarm(order.wall_s)  # should the parent be killed
     os.nice(10)
@@ -244,7 +246,7 @@ def judged(source: bytes, order: Order) -> tuple[dict[str, Any], bytearray]:
     except MemoryError:
         return {"status": 413, "message": "it needs too much memory to decode"}, bytearray()
     except Exception:  # whatever else a hostile file makes libav or its binding raise
-        return {"status": 415, "message": "there is no sound in it that can be decoded"}, bytearray()
+        return {"status": 415, "message": NO_SOUND}, bytearray()
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal, Self, assert_never
 
-from . import turn_taking as act
+from . import turn_actions as act
 from .agents import Agent
 from .answering import Answering
 from .audio import SPEECH_RATE_HZ, Pcm
@@ -22,9 +22,11 @@ from .events import EngineFailed, Event, SessionClosed, SpeechEnded, SpeechStart
 from .history import History
 from .listening import Listening, ListeningListener
 from .playout import Playout
-from .reply import Patience, Reply
-from .speech import SpeechSettings
-from .turn_taking import Action, TurnSettings, TurnTaking
+from .reply import Reply
+from .session_settings import SessionSettings as SessionSettings
+from .turn_actions import Action
+from .turn_taking import Agent as AgentState
+from .turn_taking import Caller, TurnTaking
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +34,13 @@ STEP_SAMPLES = 320
 """Audio is looked at in steps of at most 20 ms, so that large pieces decide what small ones would."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
-    """How a session listens, takes turns and waits for its engines."""
-
-    speech: SpeechSettings = field(default_factory=SpeechSettings)
-    turns: TurnSettings = field(default_factory=TurnSettings)
-    patience: Patience = field(default_factory=Patience)
-
-
 class Session:
     """Use as ``async with``: on the way out everything it started has ended.
 
-    ``push_audio``, ``push_text``, ``greet`` and ``interrupt`` are synchronous, never block, and do nothing once it
-    closes; a transport pulls frames from ``playout``. Listeners are called in the order of events; one that raises is
-    logged and harms nobody. A listener must not call the session back: let it use ``loop.call_soon`` for that.
+    ``push_audio``, ``push_text``, ``start_speech``, ``end_speech``, ``greet`` and ``interrupt`` are synchronous, never
+    block, and do nothing once it closes; a transport pulls frames from ``playout``. Listeners are called in the order
+    of events; one that raises is logged and harms nobody. A listener must not call the session back: let it use
+    ``loop.call_soon`` for that.
     """
 
     def __init__(
@@ -113,9 +107,9 @@ class Session:
 
     def greet(self) -> None:
         """Speak the agent's greeting, if it has one and nothing was said yet, or is being said."""
-        quiet = self._turn_taking.caller is act.Caller.SILENT and self.answering.idle and not self.history.messages
+        quiet = self._turn_taking.caller is Caller.SILENT and self.answering.idle and not self.history.messages
         if self.agent.greeting and quiet and not self._closed:
-            self._turn_taking.agent(act.Agent.THINKING)
+            self._turn_taking.agent(AgentState.THINKING)
             self.answering.say(self.agent.greeting)
 
     def push_audio(self, pcm: Pcm) -> None:
@@ -124,15 +118,29 @@ class Session:
             self._hear(pcm[i : i + STEP_SAMPLES])
 
     def push_text(self, text: str) -> None:
-        """Take typed words as the caller's whole turn; the agent stops and answers them. Blank text is no turn."""
-        if self._closed or not text.strip():
+        """Take typed words as the caller's whole turn; the agent stops and answers them. Blank text is no turn.
+
+        An agent that may not be interrupted finishes first, and then answers all that was typed meanwhile.
+        """
+        if text.strip():
+            self._act(self._turn_taking.typed(text, self._listening.ear.heard_samples))
+
+    def start_speech(self) -> None:
+        """The caller holds the talk button: they have the floor, and until ``end_speech`` no pause ends their turn."""
+        if self._closed or self._deaf:
             return
-        self.interrupt()
-        self._listening.forget()
-        self._turn_taking.reset()
-        now_s = asyncio.get_running_loop().time()
-        self._words_final_s = None
-        self._end_turn(text, now_s)
+        ear = self._listening.ear
+        self._tell(ear.press())
+        self._act(self._turn_taking.pressed(ear.heard_samples))
+
+    def end_speech(self) -> None:
+        """The talk button is released: the turn is over, and answered the moment its words are final.
+
+        A press without words is no turn. Without a press nothing happens.
+        """
+        ear = self._listening.ear
+        self._tell(ear.release())
+        self._act(self._turn_taking.released(ear.heard_samples))
 
     def interrupt(self) -> None:
         """Stop the agent at once. Synchronous: when it returns, the next frame is silent."""
@@ -157,9 +165,10 @@ class Session:
         """Listen no more, and let the agent go on if it was held: the call lives on typed words."""
         self._deaf = True
         log.error("speech detection failed", exc_info=error)
+        ear = self._listening.ear
+        self._tell(ear.cut())
         self._emit(EngineFailed("vad", str(error)))
-        self._turn_taking.reset()
-        self._act([act.DropUtterance(), act.RevokeReply(), act.ResumeReply()])
+        self._act(self._turn_taking.deafened(ear.heard_samples))
 
     def _speech(self, event: SpeechStarted | SpeechEnded) -> None:
         self._emit(event)
@@ -172,7 +181,7 @@ class Session:
         if final:
             self._words_final_s = asyncio.get_running_loop().time()
         self._emit(TranscriptUpdated(text, False, self._listening.language))
-        if final and text and self._turn_taking.caller is act.Caller.PAUSED:
+        if final and text and self._turn_taking.caller is Caller.PAUSED:
             self._listening.judge(text)
         self._act(self._turn_taking.words(text, final=final))
 
@@ -194,6 +203,9 @@ class Session:
                 self._listening.end()
             case act.DropUtterance():
                 self._listening.forget()
+                self._words_final_s = None
+            case act.CutSpeech():
+                self._tell(self._listening.ear.cut())
             case act.PrepareReply(text):
                 self.answering.prepare(text)
             case act.RevokeReply():
@@ -204,16 +216,15 @@ class Session:
                 self.answering.resume()
             case act.Interrupt():
                 self.answering.interrupt()
-            case act.EndTurn(text):
-                self._end_turn(text, self._speech_end_s())
+            case act.EndTurn(text, ended_samples):
+                self._end_turn(text, self._came_in_s(ended_samples))
             case _:
                 assert_never(action)
 
-    def _speech_end_s(self) -> float:
-        """When the caller's last speech sample came in, on the loop's clock."""
-        ear = self._listening.ear
-        silent_s = (ear.heard_samples - ear.last_speech_samples) / SPEECH_RATE_HZ
-        return asyncio.get_running_loop().time() - silent_s
+    def _came_in_s(self, at_samples: int) -> float:
+        """When this sample of the caller's came in, on the loop's clock."""
+        ago_s = (self._listening.ear.heard_samples - at_samples) / SPEECH_RATE_HZ
+        return asyncio.get_running_loop().time() - ago_s
 
     def _end_turn(self, text: str, speech_end_s: float) -> None:
         language = self._listening.language
@@ -221,23 +232,29 @@ class Session:
         self._turn += 1
         self._emit(TranscriptUpdated(text, True, language))
         self._emit(TurnEnded(self._turn, text))
-        self._turn_taking.agent(act.Agent.THINKING)
+        next_turn = self._turn_taking.agent(AgentState.THINKING)
+        words_final_s, self._words_final_s = self._words_final_s, None
         self.answering.answer(
             text,
             speech_end_s=speech_end_s,
             endpoint_s=asyncio.get_running_loop().time(),
-            stt_s=self._words_final_s,
+            stt_s=words_final_s,
         )
+        self._act(next_turn)
 
     # --- the agent
 
     def _reply_audible(self) -> None:
-        self._turn_taking.agent(act.Agent.SPEAKING)
+        self._turn_taking.agent(AgentState.SPEAKING)
 
     def _reply_ended(self, reply: Reply, heard: str, interrupted: bool) -> None:
         if reply.user:
             self._emit(reply.timeline.measured(self._turn, interrupted=interrupted, user=reply.user, agent=heard))
-        self._act(self._turn_taking.agent(act.Agent.LISTENING))
+        self._act(self._turn_taking.agent(AgentState.LISTENING))
+
+    def _tell(self, event: Event | None) -> None:
+        if event is not None and not self._closed:
+            self._emit(event)
 
     def _emit(self, event: Event) -> None:
         for listener in tuple(self._listeners):

@@ -1,12 +1,14 @@
 """From a detector's probabilities to the start and end of speech, counted in samples.
 
 Hysteresis in level (``start_probability``, ``stop_probability``) and in time: speech starts when ``min_speech_ms`` of
-it has been heard, and ends when ``pause_ms`` of silence followed. Nothing here reads a clock.
+it has been heard, and ends when ``pause_ms`` of silence followed. Who presses a talk button speaks from the press to
+the release, whatever it sounds like. Nothing here reads a clock.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 
@@ -23,50 +25,106 @@ class SpeechSettings:
     stop_probability: float = 0.35
     min_speech_ms: int = 64
     pause_ms: int = 200
+    gap_ms: int = 0
+    """Silence that does not part what lies around it: ``min_speech_ms`` may contain it, and after a pause that is
+    shorter speech goes on at once. For detectors that take only the loud parts of speech for speech."""
+
+
+class _Hearing(Enum):
+    QUIET = auto()
+    SPEAKING = auto()
+    PRESSED = auto()
+    TRAILING = auto()
+    """Speech that began before the talk button was released, and is no start of anything."""
 
 
 class SpeechSegmenter:
-    """Windows' probabilities in, SpeechStarted and SpeechEnded out."""
+    """Windows' probabilities in, SpeechStarted and SpeechEnded out, in turns."""
 
     def __init__(self, settings: SpeechSettings) -> None:
-        self._settings = settings
-        self.speaking = False
         self.last_speech_samples = 0
+        self._settings = settings
+        self._hearing = _Hearing.QUIET
         self._at_samples = 0
+        self._stir_samples: int | None = None
         self._onset_samples: int | None = None
 
     def push(self, probability: float, window_samples: int) -> SpeechStarted | SpeechEnded | None:
         """Judge the next window."""
         begin = self._at_samples
         self._at_samples += window_samples
-        if self.speaking:
-            return self._look_for_end(probability)
-        return self._look_for_start(probability, begin)
+        if self._hearing is _Hearing.QUIET:
+            return self._look_for_start(probability, begin)
+        return self._look_for_end(probability)
 
     @property
     def stirring(self) -> bool:
-        """Whether the last window sounded like speech that is too short yet to count."""
-        return self._onset_samples is not None and not self.speaking
+        """Whether there was speech just now that is too short yet to count, or may go on after a pause."""
+        return self._stir_samples is not None and self._hearing is _Hearing.QUIET
+
+    def press(self, at_samples: int) -> SpeechStarted | None:
+        """Take everything for speech from here on; tell its start unless it had started."""
+        had_started = self._speaking
+        self._hearing = _Hearing.PRESSED
+        return None if had_started else SpeechStarted(at_samples)
+
+    def release(self, at_samples: int) -> SpeechEnded | None:
+        """End what the press began; the caller's last sounds, up to a pause, are not told."""
+        if self._hearing is not _Hearing.PRESSED:
+            return None
+        self._fall_quiet()
+        if self._silent_ms() < self._whole_pause_ms():
+            self._hearing = _Hearing.TRAILING
+        return SpeechEnded(at_samples)
+
+    def cut(self) -> SpeechEnded | None:
+        """End speech here, if there is any; if it goes on, that is new speech."""
+        ended = SpeechEnded(self.last_speech_samples) if self._speaking else None
+        self._fall_quiet()
+        return ended
+
+    @property
+    def _speaking(self) -> bool:
+        return self._hearing in (_Hearing.SPEAKING, _Hearing.PRESSED)
+
+    def _silent_ms(self) -> float:
+        return (self._at_samples - self.last_speech_samples) / SAMPLES_PER_MS
+
+    def _fall_quiet(self) -> None:
+        self._hearing = _Hearing.QUIET
+        self._stir_samples = self._onset_samples = None
 
     def _look_for_start(self, probability: float, begin: int) -> SpeechStarted | None:
         if probability < self._settings.start_probability:
-            self._onset_samples = None
+            if self._silent_ms() >= self._settings.gap_ms:
+                self._fall_quiet()
             return None
-        if self._onset_samples is None:
-            self._onset_samples = begin
-        if self._at_samples - self._onset_samples < self._settings.min_speech_ms * SAMPLES_PER_MS:
+        self.last_speech_samples = self._at_samples
+        self._stir_samples = begin if self._stir_samples is None else self._stir_samples
+        self._onset_samples = begin if self._onset_samples is None else self._onset_samples
+        if self._at_samples - self._stir_samples < self._settings.min_speech_ms * SAMPLES_PER_MS:
             return None
-        self.speaking, self.last_speech_samples = True, self._at_samples
+        self._hearing = _Hearing.SPEAKING
         return SpeechStarted(self._onset_samples)
 
     def _look_for_end(self, probability: float) -> SpeechEnded | None:
         if probability >= self._settings.stop_probability:
             self.last_speech_samples = self._at_samples
-            return None
-        if self._at_samples - self.last_speech_samples < self._settings.pause_ms * SAMPLES_PER_MS:
-            return None
-        self.speaking, self._onset_samples = False, None
+        elif self._hearing is _Hearing.SPEAKING and self._silent_ms() >= self._settings.pause_ms:
+            return self._pause()
+        elif self._hearing is _Hearing.TRAILING and self._silent_ms() >= self._whole_pause_ms():
+            self._fall_quiet()
+        return None
+
+    def _pause(self) -> SpeechEnded:
+        stir_samples = self._stir_samples
+        self._fall_quiet()
+        if self._silent_ms() < self._settings.gap_ms:
+            self._stir_samples = stir_samples
         return SpeechEnded(self.last_speech_samples)
+
+    def _whole_pause_ms(self) -> int:
+        return max(self._settings.pause_ms, self._settings.gap_ms)
 
 
 class AudioTail:
@@ -116,8 +174,20 @@ class Ear:
 
     @property
     def stirring(self) -> bool:
-        """Whether speech may have begun just now; known within ``min_speech_ms``."""
+        """Whether speech may have begun just now, or go on; known within ``min_speech_ms`` or ``gap_ms``."""
         return self._segmenter.stirring
+
+    def press(self) -> SpeechStarted | None:
+        """The caller holds a talk button: everything is speech until ``release``. Return its start, unless it had."""
+        return self._segmenter.press(self.heard_samples)
+
+    def release(self) -> SpeechEnded | None:
+        """The button is released: return the end of that speech. What still sounds, up to a pause, starts nothing."""
+        return self._segmenter.release(self.heard_samples)
+
+    def cut(self) -> SpeechEnded | None:
+        """End the speech that goes on, if any, and return its end; more of it is new speech."""
+        return self._segmenter.cut()
 
     def push(self, pcm: Pcm) -> list[SpeechStarted | SpeechEnded]:
         """Hear more; return what began or ended. Takes under 1 ms per window."""

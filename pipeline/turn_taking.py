@@ -1,7 +1,8 @@
 """Who has the floor: a state machine over counted samples. No clock, no timer, no await.
 
-Theory of operation. The caller is *silent*, *speaking* or *paused* (silent inside a turn that is not over yet); the
-agent is *listening*, *thinking* (its turn, nothing audible yet) or *speaking*.
+Theory of operation. The caller is *silent*, *speaking*, *paused* (silent inside a turn that is not over yet),
+*pressing* the talk button, or *done* (nothing more belongs to the turn, but its last words are still being transcribed
+or the agent must be let finish); the agent is *listening*, *thinking* (its turn, nothing audible yet) or *speaking*.
 
     caller    agent      what happens                     next     actions
     --------  ---------  -------------------------------  -------  ----------------------------------------
@@ -16,10 +17,23 @@ agent is *listening*, *thinking* (its turn, nothing audible yet) or *speaking*.
     paused    listening  speech starts                    speaking StartUtterance  (same turn)
     any       listening  words change after a preparation -        RevokeReply
     paused    listening  silence long enough, words final silent   EndTurn; DropUtterance if nobody said anything
+    speaking, listening  max_turn_ms reached              done     CutSpeech, EndUtterance
+    paused
     (contested)          the reply ends by itself         speaking -  (an ordinary utterance from now on)
+    any       any        talk button pressed              pressing Interrupt  (the turn, if there is one, goes on)
+    pressing  any        min_press_ms of it               pressing StartUtterance  (unless one is open)
+    pressing  any        max_utterance_ms reached         pressing EndUtterance, StartUtterance
+    pressing  any        released                         done     EndUtterance
+    pressing  any        max_press_ms reached             done     CutSpeech, EndUtterance
+    done      listening  words final                      silent   EndTurn; DropUtterance if nobody said anything
+    done      any        speech starts                    done     -  (waits until the turn has ended)
+    any       any        text typed                       silent   Interrupt, DropUtterance, EndTurn
 
 "Long enough" is ``endpoint_ms`` of audio, or ``endpoint_max_ms`` where an end-of-turn engine believes that the caller
 has not finished. Words may arrive after that silence; the turn then ends the moment they do.
+
+An agent that may not be interrupted is let finish. Speech over it waits, and is taken up if it still goes on then. What
+is said with the button pressed, and what is typed, is *done* meanwhile and answered as soon as the agent listens.
 """
 
 from __future__ import annotations
@@ -27,7 +41,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from . import turn_actions as act
 from .audio import SAMPLES_PER_MS
+from .running_turn import Burst, RunningTurn
+from .turn_actions import Action
 
 
 class Caller(Enum):
@@ -36,6 +53,8 @@ class Caller(Enum):
     SILENT = auto()
     SPEAKING = auto()
     PAUSED = auto()
+    PRESSING = auto()
+    DONE = auto()
 
 
 class Agent(Enum):
@@ -44,70 +63,6 @@ class Agent(Enum):
     LISTENING = auto()
     THINKING = auto()
     SPEAKING = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class StartUtterance:
-    """Transcribe from this sample on."""
-
-    from_samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndUtterance:
-    """The utterance's audio is complete."""
-
-
-@dataclass(frozen=True, slots=True)
-class DropUtterance:
-    """It was nothing (a cough, a noise without words): forget it."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrepareReply:
-    """Think about an answer to these words, held."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class RevokeReply:
-    """The prepared reply answers words that are no longer all."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndTurn:
-    """The turn is over: answer these words."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class HoldReply:
-    """Pause the agent: the caller may be taking the floor."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResumeReply:
-    """The caller did not take the floor: go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupt:
-    """The caller has the floor."""
-
-
-Action = (
-    StartUtterance
-    | EndUtterance
-    | DropUtterance
-    | PrepareReply
-    | RevokeReply
-    | EndTurn
-    | HoldReply
-    | ResumeReply
-    | Interrupt
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +75,12 @@ class TurnSettings:
     barge_in_ms: int = 250
     preroll_ms: int = 300
     max_utterance_ms: int = 30_000
+    max_turn_ms: int = 600_000
+    """A turn that is longer is answered, whether the caller goes on or not."""
+    min_press_ms: int = 100
+    """A press that is shorter was a slip of the finger: nothing is transcribed."""
+    max_press_ms: int = 600_000
+    """A talk button that stays down longer is stuck."""
     allow_interruptions: bool = True
 
 
@@ -132,120 +93,202 @@ class TurnTaking:
         self._agent = Agent.LISTENING
         self._contested = False
         self._started_samples = 0
-        self._silent_since_samples = 0
-        self._words = _Words()
-        self._ignored_since_samples: int | None = None
+        self._settled_samples = 0
+        self._turn = RunningTurn()
+        self._waiting: Burst | None = None
 
     def speech_started(self, at_samples: int) -> list[Action]:
         """The detector says the caller began to speak."""
-        if self._agent is Agent.LISTENING:
-            self._begin(at_samples)
-            return [self._start_utterance(at_samples)]
-        if not self._settings.allow_interruptions:
-            self._ignored_since_samples = at_samples
+        if self.caller is Caller.PRESSING:
+            return []
+        if self.caller is Caller.DONE or self._must_wait:
+            self._waiting = Burst(self._waiting.since_samples if self._waiting else at_samples)
             return []
         self._begin(at_samples)
-        self._contested = True
-        return [HoldReply(), self._start_utterance(at_samples)]
+        self._contested = self._agent is not Agent.LISTENING
+        start = self._start_utterance(at_samples)
+        return [act.HoldReply(), start] if self._contested else [start]
 
     def speech_ended(self, at_samples: int) -> list[Action]:
         """The detector says the caller fell silent after ``at_samples``."""
-        self._ignored_since_samples = None
+        if self._waiting is not None:
+            since = self._waiting.since_samples
+            self._waiting = Burst(since, at_samples) if self._settings.allow_interruptions else None
         if self.caller is not Caller.SPEAKING:
             return []
         if self._contested:
             self.reset()
-            return [DropUtterance(), ResumeReply()]
+            return [act.DropUtterance(), act.ResumeReply()]
         self.caller = Caller.PAUSED
-        self._silent_since_samples = at_samples
-        return [EndUtterance()]
+        self._settled_samples = self._turn.ended_samples = at_samples
+        return self._end_utterance()
+
+    def pressed(self, at_samples: int) -> list[Action]:
+        """The caller holds the talk button from here on: theirs is the floor, and no pause ends their turn."""
+        if self.caller is Caller.PRESSING:
+            return []
+        self.caller, self._contested, self._waiting = Caller.PRESSING, False, None
+        self._turn.began_samples = at_samples
+        if not self._turn.open:
+            self._started_samples = at_samples
+        return [] if self._agent is Agent.LISTENING or self._must_wait else [act.Interrupt()]
+
+    def released(self, at_samples: int) -> list[Action]:
+        """The caller let go of the talk button: their turn is over."""
+        return self._finish(at_samples) if self.caller is Caller.PRESSING else []
+
+    def typed(self, text: str, at_samples: int) -> list[Action]:
+        """The caller typed a whole turn: it replaces the one being spoken, or joins the one that waits."""
+        turn = self._turn
+        if not self._must_wait:
+            self.reset()
+            self._waiting, self._settled_samples = None, at_samples
+            return [act.Interrupt(), act.DropUtterance(), act.EndTurn(text, at_samples)]
+        turn.type(text)
+        if self.caller is Caller.SILENT:
+            self.caller, turn.ended_samples = Caller.DONE, at_samples
+        return []
 
     def received(self, now_samples: int, last_speech_samples: int, *, stirring: bool = False) -> list[Action]:
         """So many samples have been received, and speech last sounded there.
 
         ``stirring``: the detector suspects speech right now, so a turn must not end in this very moment.
         """
-        if self.caller is Caller.SPEAKING:
-            return self._while_speaking(now_samples, last_speech_samples)
-        if self.caller is Caller.PAUSED and not self._words.over and not stirring:
-            self._words.over = now_samples - self._silent_since_samples >= self._endpoint_samples()
-            return self._end_if_over()
+        match self.caller:
+            case Caller.SPEAKING:
+                return self._while_speaking(now_samples, last_speech_samples)
+            case Caller.PRESSING:
+                return self._while_pressing(now_samples)
+            case Caller.PAUSED if not self._turn.over:
+                return self._while_paused(now_samples, stirring)
         return []
 
     def words(self, text: str, *, final: bool) -> list[Action]:
         """The turn's words so far; ``final`` once every utterance of it is transcribed."""
-        words = self._words
-        words.text, words.final = text, final
+        turn = self._turn
+        turn.text, turn.final = text, final
         actions: list[Action] = []
-        if words.prepared is not None and text != words.prepared:
-            words.prepared = None
-            actions.append(RevokeReply())
-        if self.caller is Caller.PAUSED and final:
-            actions += self._end_if_over() or self._prepare()
-        return actions
+        if turn.prepared is not None and text != turn.prepared:
+            turn.prepared = None
+            actions.append(act.RevokeReply())
+        return actions + (self._end_if_over() or self._prepare())
 
     def completeness(self, probability: float) -> None:
         """An end-of-turn engine's judgment of the running turn."""
-        self._words.complete = probability >= self._settings.complete_probability
+        self._turn.complete = probability >= self._settings.complete_probability
 
     def agent(self, state: Agent) -> list[Action]:
         """The agent's state changed."""
         self._agent = state
         self._contested = self._contested and state is not Agent.LISTENING
-        if state is Agent.LISTENING and self._ignored_since_samples is not None:
-            since, self._ignored_since_samples = self._ignored_since_samples, None
-            return self.speech_started(since)
-        return []
+        return self._end_if_over() if self.caller is Caller.DONE else self._take_up()
+
+    def deafened(self, at_samples: int) -> list[Action]:
+        """Nothing more will be heard: what is being said is lost, but what was said to the end is still answered."""
+        self._waiting = None
+        if self.caller is Caller.DONE:
+            return []
+        if self.caller is Caller.PRESSING:
+            return self._finish(at_samples)
+        self.reset()
+        return [act.DropUtterance(), act.RevokeReply(), act.ResumeReply()]
 
     def reset(self) -> None:
         """Forget the running turn (it was answered, typed over, or nothing)."""
         self.caller = Caller.SILENT
         self._contested = False
-        self._words = _Words()
+        self._turn = RunningTurn()
+
+    @property
+    def _must_wait(self) -> bool:
+        return self._agent is not Agent.LISTENING and not self._settings.allow_interruptions
 
     def _begin(self, at_samples: int) -> None:
+        if self.caller is Caller.SILENT:
+            self._turn.began_samples = at_samples
         self.caller = Caller.SPEAKING
         self._started_samples = at_samples
-        self._words.over, self._words.final, self._words.complete = False, False, True
+        self._turn.over, self._turn.complete = False, True
 
-    def _start_utterance(self, at_samples: int) -> StartUtterance:
+    def _start_utterance(self, at_samples: int) -> act.StartUtterance:
         # The pre-roll ends where the speech before ended: its last word would be transcribed twice.
-        return StartUtterance(max(self._silent_since_samples, at_samples - self._settings.preroll_ms * SAMPLES_PER_MS))
+        self._turn.open, self._turn.final = True, False
+        return act.StartUtterance(max(self._settled_samples, at_samples - self._settings.preroll_ms * SAMPLES_PER_MS))
+
+    def _end_utterance(self) -> list[Action]:
+        was_open, self._turn.open = self._turn.open, False
+        return [act.EndUtterance()] if was_open else []
 
     def _while_speaking(self, now_samples: int, last_speech_samples: int) -> list[Action]:
         spoken_samples = last_speech_samples - self._started_samples
         if self._contested and spoken_samples >= self._settings.barge_in_ms * SAMPLES_PER_MS:
             self._contested = False
-            return [Interrupt()]
-        if now_samples - self._started_samples >= self._settings.max_utterance_ms * SAMPLES_PER_MS:
-            self._started_samples = now_samples
-            return [EndUtterance(), StartUtterance(now_samples)]
-        return []
+            return [act.Interrupt()]
+        if not self._contested and self._lasts(now_samples, self._settings.max_turn_ms):
+            return self._cut(now_samples)
+        return self._split(now_samples)
+
+    def _while_pressing(self, now_samples: int) -> list[Action]:
+        if self._lasts(now_samples, self._settings.max_press_ms):
+            return self._cut(now_samples)
+        if self._turn.open:
+            return self._split(now_samples)
+        long_enough = now_samples - self._started_samples >= self._settings.min_press_ms * SAMPLES_PER_MS
+        return [self._start_utterance(self._started_samples)] if long_enough else []
+
+    def _while_paused(self, now_samples: int, stirring: bool) -> list[Action]:
+        if self._lasts(now_samples, self._settings.max_turn_ms):
+            return self._cut(now_samples)
+        self._turn.over = not stirring and now_samples - self._turn.ended_samples >= self._endpoint_samples()
+        return self._end_if_over()
+
+    def _lasts(self, now_samples: int, limit_ms: int) -> bool:
+        return now_samples - self._turn.began_samples >= limit_ms * SAMPLES_PER_MS
+
+    def _split(self, now_samples: int) -> list[Action]:
+        if now_samples - self._started_samples < self._settings.max_utterance_ms * SAMPLES_PER_MS:
+            return []
+        self._started_samples = self._settled_samples = now_samples
+        return [*self._end_utterance(), self._start_utterance(now_samples)]
+
+    def _cut(self, now_samples: int) -> list[Action]:
+        return [act.CutSpeech(), *self._finish(now_samples)]
+
+    def _finish(self, at_samples: int) -> list[Action]:
+        self.caller = Caller.DONE
+        self._settled_samples = at_samples
+        if self._turn.open:
+            self._turn.ended_samples = at_samples
+        return self._end_utterance() + self._end_if_over()
 
     def _endpoint_samples(self) -> int:
         s = self._settings
-        return (s.endpoint_ms if self._words.complete else s.endpoint_max_ms) * SAMPLES_PER_MS
+        return (s.endpoint_ms if self._turn.complete else s.endpoint_max_ms) * SAMPLES_PER_MS
 
     def _prepare(self) -> list[Action]:
-        if not self._words.text or self._words.prepared == self._words.text:
+        turn = self._turn
+        if self.caller is not Caller.PAUSED or not turn.final or not turn.text or turn.prepared == turn.text:
             return []
-        self._words.prepared = self._words.text
-        return [PrepareReply(self._words.text)]
+        turn.prepared = turn.text
+        return [act.PrepareReply(turn.text)]
 
     def _end_if_over(self) -> list[Action]:
-        if not (self._words.over and self._words.final):
+        turn = self._turn
+        over = self.caller is Caller.DONE or (self.caller is Caller.PAUSED and turn.over)
+        if not (over and turn.final) or self._agent is not Agent.LISTENING:
             return []
-        text = self._words.text
         self.reset()
-        return [EndTurn(text)] if text else [DropUtterance()]
+        if turn.said:
+            return [act.EndTurn(turn.said, turn.ended_samples)]
+        return [act.DropUtterance(), *self._take_up()]
 
-
-@dataclass(slots=True)
-class _Words:
-    """What is known of the running turn's words."""
-
-    text: str = ""
-    final: bool = False
-    complete: bool = True
-    over: bool = False
-    prepared: str | None = None
+    def _take_up(self) -> list[Action]:
+        """Let speech that had to wait happen now."""
+        if self._waiting is None or self._must_wait:
+            return []
+        burst, self._waiting = self._waiting, None
+        actions = self.speech_started(burst.since_samples)
+        if burst.until_samples is None:
+            return actions
+        judged = self._while_speaking(burst.until_samples, burst.until_samples)
+        return actions + judged + self.speech_ended(burst.until_samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline import turn_taking as act
+from pipeline import turn_actions as act
 from pipeline.turn_taking import Agent, Caller, TurnSettings, TurnTaking
 
 MS = 16
@@ -27,7 +27,7 @@ def test_a_plain_turn() -> None:
     assert m.speech_ended(2000 * MS) == [act.EndUtterance()]
     assert m.words("hi", final=True) == [act.PrepareReply("hi")]
     assert m.received(2199 * MS, 2000 * MS) == []
-    assert m.received(2200 * MS, 2000 * MS) == [act.EndTurn("hi")]
+    assert m.received(2200 * MS, 2000 * MS) == [act.EndTurn("hi", 2000 * MS)]
     assert m.caller is Caller.SILENT and m.received(9999 * MS, 0) == []
 
 
@@ -40,13 +40,13 @@ def test_words_may_come_after_the_silence() -> None:
     m.speech_started(0)
     m.speech_ended(500 * MS)
     assert m.received(700 * MS, 500 * MS) == []
-    assert m.words("late", final=True) == [act.EndTurn("late")]
+    assert m.words("late", final=True) == [act.EndTurn("late", 500 * MS)]
 
 
 def test_speech_that_stirs_keeps_the_turn_open() -> None:
     m = _paused()
     assert m.received(2300 * MS, 2000 * MS, stirring=True) == []
-    assert m.received(2310 * MS, 2000 * MS) == [act.EndTurn("hi")]
+    assert m.received(2310 * MS, 2000 * MS) == [act.EndTurn("hi", 2000 * MS)]
 
 
 def test_going_on_keeps_the_preparation_until_the_words_change() -> None:
@@ -95,7 +95,7 @@ def test_an_unfinished_thought_waits_longer() -> None:
     m = _paused("I want to")
     m.completeness(0.1)
     assert m.received(2300 * MS, 2000 * MS) == []
-    assert m.received(3600 * MS, 2000 * MS) == [act.EndTurn("I want to")]
+    assert m.received(3600 * MS, 2000 * MS) == [act.EndTurn("I want to", 2000 * MS)]
 
 
 def test_an_endless_utterance_is_cut() -> None:

@@ -1,0 +1,40 @@
+"""What turn taking knows of the turn that is running, and of speech that has to wait for its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .history import MAX_CHARS
+
+
+@dataclass(slots=True)
+class RunningTurn:
+    """A turn without utterances has no words that could still change: it is ``final`` until one begins."""
+
+    text: str = ""
+    typed: str = ""
+    final: bool = True
+    complete: bool = True
+    over: bool = False
+    open: bool = False
+    """An utterance is being transcribed whose audio is not complete."""
+    prepared: str | None = None
+    began_samples: int = 0
+    ended_samples: int = 0
+
+    def type(self, text: str) -> None:
+        """Add typed words; of all that was typed the end counts, as in the history."""
+        self.typed = f"{self.typed} {text}".strip()[-MAX_CHARS:]
+
+    @property
+    def said(self) -> str:
+        """What there is to answer."""
+        return f"{self.typed} {self.text}".strip() if self.typed else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Speech that has to wait; it still goes on if it has no end."""
+
+    since_samples: int
+    until_samples: int | None = None

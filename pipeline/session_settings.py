@@ -1,0 +1,50 @@
+"""How a session listens, and how it does when a client brings the numbers of a loudness detector."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from .reply import Patience
+from .speech import SpeechSettings
+from .speech_detector import WINDOWS_PER_S, DetectorSettings
+from .turn_taking import TurnSettings
+
+WINDOW_MS = 1000 // WINDOWS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How a session listens, takes turns and waits for its engines."""
+
+    speech: SpeechSettings = field(default_factory=SpeechSettings)
+    turns: TurnSettings = field(default_factory=TurnSettings)
+    patience: Patience = field(default_factory=Patience)
+
+
+def session_settings_for(detector: DetectorSettings, base: SessionSettings) -> SessionSettings:
+    """Return the settings with which a session hears turns where an `AudioSpeechDetector` cuts recordings.
+
+    To go with ``EnergyVad(detector.energy_threshold)``. A turn begins at the first loud window, once the loud part is
+    ``min_speech_duration`` long; it ends after ``max_silence_duration`` without one, whatever an end-of-turn engine
+    thinks, or when it is ``max_recording_duration`` long. That its answer is prepared in an earlier pause stays.
+    """
+    silence_ms = _windows_ms(detector.max_silence_duration, least=1)
+    speech = replace(
+        base.speech,
+        min_speech_ms=_windows_ms(detector.min_speech_duration),
+        pause_ms=min(base.speech.pause_ms, silence_ms // 2),
+        gap_ms=silence_ms,
+    )
+    turns = replace(
+        base.turns,
+        endpoint_ms=silence_ms,
+        endpoint_max_ms=silence_ms,
+        max_turn_ms=_windows_ms(detector.max_recording_duration, least=1),
+    )
+    return replace(base, speech=speech, turns=turns)
+
+
+def _windows_ms(duration_s: float, least: int = 0) -> int:
+    """Return how long the detector's windows are that take at least so long."""
+    return max(least, math.ceil(round(duration_s * 1000, 6) / WINDOW_MS)) * WINDOW_MS

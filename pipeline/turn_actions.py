@@ -1,0 +1,76 @@
+"""What turn taking asks a session to do, as frozen facts; the session carries them out in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StartUtterance:
+    """Transcribe from this sample on."""
+
+    from_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndUtterance:
+    """The utterance's audio is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropUtterance:
+    """It was nothing (a cough, a noise without words): forget it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutSpeech:
+    """The turn is as long as it may be: what the caller goes on to say is new speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareReply:
+    """Think about an answer to these words, held."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeReply:
+    """The prepared reply answers words that are no longer all."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndTurn:
+    """The turn is over: answer these words, the last of which were spoken (or typed) before ``ended_samples``."""
+
+    text: str
+    ended_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldReply:
+    """Pause the agent: the caller may be taking the floor."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeReply:
+    """The caller did not take the floor: go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """The caller has the floor."""
+
+
+Action = (
+    StartUtterance
+    | EndUtterance
+    | DropUtterance
+    | CutSpeech
+    | PrepareReply
+    | RevokeReply
+    | EndTurn
+    | HoldReply
+    | ResumeReply
+    | Interrupt
+)

@@ -30,11 +30,11 @@ _SPACE = re.compile(r"\s+")
 
 
 class ClauseSplitter:
-    """Deltas in, clauses out."""
+    """Deltas in, clauses out. Not ``early``: the first clause is a whole sentence, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, early: bool = True) -> None:
         self._buffer = ""
-        self._first = True
+        self._first = early
         self._in_code = False
 
     def push(self, delta: str) -> list[str]:

@@ -51,10 +51,10 @@ async def read_text(request: web.Request, content_type: str) -> str:
         raise ProtocolError("the body is not UTF-8 text") from None
 
 
-async def read_json(request: web.Request, model: type[Model]) -> Model:
+async def read_json(request: web.Request, model: type[Model], limit_bytes: int = BODY_MAX_BYTES) -> Model:
     """Read a JSON object into ``model``. Raises ProtocolError: 415 for another type, 400 naming the wrong field."""
     _require_type(request, "application/json")
-    body = await read_body(request)
+    body = await read_body(request, limit_bytes)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

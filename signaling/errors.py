@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -28,9 +29,13 @@ def error_response(
     status: int, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Answer with an error; ``param`` names the field at fault."""
+    return web.json_response(error_body(status, message, param), status=status, headers=headers)
+
+
+def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
+    """Return the one shape, for a message within an answer that has begun; ``status`` is what it would have been."""
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    body = {"error": {"message": message, "type": kind, "param": param}}
-    return web.json_response(body, status=status, headers=headers)
+    return {"error": {"message": message, "type": kind, "param": param}}
 
 
 @web.middleware

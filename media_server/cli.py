@@ -1,4 +1,4 @@
-"""The command line: ``vocal-node serve | call | doctor``.
+"""The command line: ``vocal-node serve | service | call | doctor``.
 
 What a subcommand needs is imported when it runs, so that ``--help`` and mistakes answer at once. Exit codes: 0 done,
 1 it did not work out, 2 asked wrongly.
@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .parentage import Parent, inherit
+from .services import REMOTE, SERVICES, variable
+
+if TYPE_CHECKING:
+    from pipeline.engines import Kind
 
 SETTINGS = {
     "host": "listen on this address (127.0.0.1)",
@@ -27,12 +34,24 @@ SETTINGS = {
 }
 """Options that are the variable ``VOCAL_`` + name by another way; ``media_server.config`` checks the values."""
 
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C ended before it could end by itself: 128 and the signal's number."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse exits with 2 by itself."""
-    args = _parser().parse_args(argv)
-    run = {"serve": _serve, "call": _call, "doctor": _doctor}[args.command]
-    return run(args)
+    try:
+        parent = inherit()
+        args = _parser().parse_args(argv)
+        match args.command:
+            case "serve" | "service":
+                return _serve(args, parent)
+            case "call":
+                return _call(args)
+            case _:
+                return _doctor(args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,8 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vocal-node {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="start the server: page and API on http://localhost:8000"))
+    _add_service(commands.add_parser("service", help="start one service alone, on a port of its own"))
     _add_call(commands.add_parser("call", help="speak a sound file to a running server and hear its answer"))
-    _add_settings(commands.add_parser("doctor", help="tell which engines are usable here, and what the others lack"))
+    add_set(commands.add_parser("doctor", help="tell which engines are usable here, and what the others lack"))
     return parser
 
 
@@ -52,17 +72,24 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """Add the option that sets any variable."""
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any variable of the environment; repeatable"
     )
 
 
-def _add_serve(parser: argparse.ArgumentParser) -> None:
-    for name, text in SETTINGS.items():
-        parser.add_argument(f"--{name}", help=text)
+def _add_serve(parser: argparse.ArgumentParser, options: Iterable[str] = SETTINGS) -> None:
+    for name in options:
+        parser.add_argument(f"--{name}", help=SETTINGS[name])
     parser.add_argument("--insecure", action="store_const", const="1", help="let other machines in without a key")
-    _add_settings(parser)
+    add_set(parser)
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("service", choices=list(SERVICES), help="which one")
+    parser.add_argument("--port", help="listen on this port (8001 for stt, 8002 for chat, 8003 for tts)")
+    _add_serve(parser, ("host", "data-dir", "log-level"))
 
 
 def _add_call(parser: argparse.ArgumentParser) -> None:
@@ -76,10 +103,10 @@ def _add_call(parser: argparse.ArgumentParser) -> None:
         "--interrupt-after", type=float, metavar="S", help="say it again S seconds into the first answer"
     )
     parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="longest wait for an answer (30)")
-    _add_settings(parser)
+    add_set(parser)
 
 
-def _settings(args: argparse.Namespace) -> dict[str, str]:
+def settings_of(args: argparse.Namespace) -> dict[str, str]:
     """Merge the command line over the environment over ``.env``. Raises ConfigError."""
     from .config import PREFIX, ConfigError, environment
 
@@ -93,6 +120,8 @@ def _settings(args: argparse.Namespace) -> dict[str, str]:
         value = getattr(args, option.replace("-", "_"), None)
         if value is not None:
             settings[PREFIX + option.replace("-", "_").upper()] = value
+    if getattr(args, "port", None) and args.command == "service":
+        settings[variable(SERVICES[args.service], "_PORT")] = args.port
     return settings
 
 
@@ -101,28 +130,43 @@ def _fail(message: object, code: int) -> int:
     return code
 
 
-def _serve(args: argparse.Namespace) -> int:
+def _serve(args: argparse.Namespace, parent: Parent | None) -> int:
     from .config import ConfigError, load
 
+    kind = SERVICES[args.service] if args.command == "service" else None
     try:
-        config = load(_settings(args))
+        settings = settings_of(args)
+        config = load(_of_service(kind, settings) if kind else settings)
     except ConfigError as error:
         return _fail(error, 2)
     from . import server
     from .log import configure
+    from .sockets import StartFailed
 
     configure(config.log_level, config.log_format)
     try:
-        return server.run(config)
-    except server.StartFailed as error:
+        return server.run(config, kind, parent)
+    except StartFailed as error:
         return _fail(error, 1)
+
+
+def _of_service(kind: Kind, settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a service alone. Raises ConfigError.
+
+    It is not told where the server reaches it, or it would ask itself, without end.
+    """
+    from .config import ConfigError
+
+    if settings.get(variable(kind)) == REMOTE:
+        raise ConfigError(f"{variable(kind)}={REMOTE} is for the server: a service runs an engine of its own")
+    return {name: value for name, value in settings.items() if name != variable(kind, "_URL")}
 
 
 def _call(args: argparse.Namespace) -> int:
     from .config import ConfigError, load
 
     try:
-        settings = _settings(args)
+        settings = settings_of(args)
         log_level = load({"VOCAL_LOG_LEVEL": settings.get("VOCAL_LOG_LEVEL", "WARNING")}).log_level
     except ConfigError as error:
         return _fail(error, 2)
@@ -151,7 +195,7 @@ def _doctor(args: argparse.Namespace) -> int:
     from .config import ConfigError
 
     try:
-        settings = _settings(args)
+        settings = settings_of(args)
     except ConfigError as error:
         return _fail(error, 2)
     from .doctor import report

@@ -52,6 +52,9 @@ class Config(BaseModel):
 
     host: str = Field("127.0.0.1", min_length=1, description="an address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="a port from 0 (any free one) to 65535")
+    stt_port: int = Field(8001, ge=0, le=65535, description="a port from 0 (any free one) to 65535")
+    llm_port: int = Field(8002, ge=0, le=65535, description="a port from 0 (any free one) to 65535")
+    tts_port: int = Field(8003, ge=0, le=65535, description="a port from 0 (any free one) to 65535")
     insecure: bool = Field(False, description="1 or 0; 1 serves other machines without a key")
     api_keys: Words = Field((), repr=False, description="keys, separated by commas")
     origins: Annotated[Words, AfterValidator(_check_origins)] = Field(
@@ -85,6 +88,11 @@ class Config(BaseModel):
     def database(self) -> str:
         """Return where agents and voices are kept."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'vocal.db').absolute()}"
+
+    def listens_on(self, service: Kind | None = None) -> tuple[int, str]:
+        """Return the port of the server, or of a service alone, and the variable that sets it."""
+        field = f"{service}_port" if service else "port"
+        return int(getattr(self, field)), PREFIX + field.upper()
 
     def engine_names(self) -> dict[Kind, str]:
         """Return the wanted engine (or ``auto``) of each kind."""

@@ -25,8 +25,9 @@ from media_server import server as server_module
 from media_server.app import ENGINE_SET, HUB, create_app
 from media_server.config import load
 from media_server.log import SESSION, configure
-from media_server.server import address, listen, new_runner
+from media_server.server import new_runner
 from media_server.sessions import session_settings
+from media_server.sockets import address, listen
 from pipeline.errors import EngineUnavailable
 from tests.browser import Server, serving
 from tests.rtc import until
@@ -238,7 +239,7 @@ async def listening() -> AsyncIterator[int]:
 def test_the_address_that_is_announced_answers(host: str, name: str) -> None:
     (sock, *_) = listen(host, 0)
     with sock:
-        url = address(load({"VOCAL_HOST": host, "VOCAL_INSECURE": "1"}), [sock])
+        url = address(host, [sock])
         assert url == f"http://{name}:{sock.getsockname()[1]}"
         socket.create_connection((name, sock.getsockname()[1])).close()
 
@@ -246,7 +247,7 @@ def test_the_address_that_is_announced_answers(host: str, name: str) -> None:
 def test_an_ipv6_address_is_announced_in_brackets() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        assert address(load({"VOCAL_HOST": "::1"}), [sock]).startswith("http://[::1]:")
+        assert address("::1", [sock]).startswith("http://[::1]:")
 
 
 @pytest.mark.parametrize(

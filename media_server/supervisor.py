@@ -1,0 +1,203 @@
+"""Service processes: started, followed, restarted with back-off, and ended with whoever started them.
+
+The listening sockets belong to the parent and outlive each child: while one restarts, connections wait in the backlog
+and none is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Self
+
+from pipeline.errors import EngineUnavailable
+from pipeline.tasks import cancel_and_wait
+
+from .output import Output, console, relayed
+from .parentage import READY, bequest
+from .services import Program, engine_service, reaching
+from .sockets import listen, own_address
+
+if TYPE_CHECKING:
+    from pipeline.engines import Kind, Settings
+
+log = logging.getLogger(__name__)
+
+BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""How long to wait before the first restart in a row, the second, ...; the last one for all that follow."""
+WELL_S = 60.0
+"""Who answers for so long begins a new row."""
+STOP_S = 10.0
+"""How long a process may take to end after a signal before it is killed."""
+MAX_REASON_CHARS = 500
+
+
+class Ended(Exception):
+    """Say in one line why a process ended. ``code`` is its exit code, negative for a signal."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Child:
+    """One program that is kept running: once it has been ready, it is started again whenever it ends."""
+
+    def __init__(self, program: Program, output: Output) -> None:
+        """Start it, in a running loop; every line it prints goes to ``output``."""
+        self.program = program
+        self.is_ready = False
+        self.restarts = 0
+        """How often in a row it had to be started again."""
+        self._output = output
+        self._last_words = ""
+        self._ending: tuple[int, float] = (signal.SIGTERM, STOP_S)
+        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._keep_running(), name=f"keep {program.name} running")
+
+    async def started(self) -> None:
+        """Wait until it is ready for the first time. Raises Ended if it ends before; canceling is safe."""
+        await asyncio.shield(self._first)
+
+    async def stop(self, number: int = signal.SIGTERM, within_s: float = STOP_S) -> None:
+        """Send it a signal, kill it if it has not ended ``within_s``, and do not start it again. Idempotent."""
+        self._ending = (number, within_s)
+        self._first.cancel()
+        await cancel_and_wait(self._task)
+
+    async def _keep_running(self) -> None:
+        while True:
+            try:
+                ended = await self._run()
+            except OSError as error:
+                ended = Ended(f"it cannot be started: {error.strerror}", 1)
+            if not self._first.done():
+                self._first.set_exception(ended)
+                return
+            rest_s = BACKOFF_S[min(self.restarts, len(BACKOFF_S) - 1)]
+            self.restarts += 1
+            log.warning("%s ended: %s; starting it again in %g s", self.program.name, ended, rest_s)
+            await asyncio.sleep(rest_s)
+
+    async def _run(self) -> Ended:
+        """Run the program once; canceling ends it."""
+        self._last_words = ""
+        lifeline, theirs = socket.socketpair()
+        with lifeline, theirs:
+            lifeline.setblocking(False)
+            async with relayed(self._heard) as out, relayed(self._complained) as err:
+                with theirs, out, err:
+                    process = await self._spawn(theirs, out, err)
+                log.info("%s runs as process %d", self.program.name, process.pid)
+                code = await self._attend(process, lifeline)
+        return Ended(_reason(code, self._last_words), code)
+
+    async def _spawn(self, lifeline: socket.socket, out: IO[bytes], err: IO[bytes]) -> Process:
+        sockets = self.program.sockets
+        return await asyncio.create_subprocess_exec(
+            *self.program.command(),
+            env={**self.program.environment(), **bequest(lifeline, sockets)},
+            pass_fds=[lifeline.fileno(), *(sock.fileno() for sock in sockets)],
+            stdin=DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,  # a terminal's Ctrl-C is for us, who end the others in the right order
+        )
+
+    async def _attend(self, process: Process, lifeline: socket.socket) -> int:
+        noticing = asyncio.create_task(self._notice_ready(lifeline), name=f"{self.program.name} ready")
+        try:
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                await _end(process, self.program.name, *self._ending)
+            await cancel_and_wait(noticing)
+            self.is_ready = False
+
+    async def _notice_ready(self, lifeline: socket.socket) -> None:
+        if await asyncio.get_running_loop().sock_recv(lifeline, len(READY)) != READY:
+            return
+        self.is_ready = True
+        if not self._first.done():
+            self._first.set_result(None)
+        await asyncio.sleep(WELL_S)
+        self.restarts = 0
+
+    def _heard(self, line: str) -> None:
+        self._output(self.program.name, line)
+
+    def _complained(self, line: str) -> None:
+        self._last_words = line.strip() or self._last_words
+        self._heard(line)
+
+
+async def _end(process: Process, name: str, number: int, within_s: float) -> None:
+    try:
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+        async with asyncio.timeout(within_s):
+            await process.wait()
+    except TimeoutError:
+        log.warning("%s is killed: it did not end within %g s", name, within_s)
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _reason(code: int, last_words: str) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    if code == 0 or not last_words:
+        return f"exit code {code}"
+    return last_words.removeprefix("vocal-node: ")[:MAX_REASON_CHARS]
+
+
+class Supervisor:
+    """The service processes of this process's heavy engines. Use as ``async with``: on the way out none is left."""
+
+    def __init__(self, output: Output | None = None) -> None:
+        """``output`` takes what they print; else it goes to stderr, each line with its service's name."""
+        self._output = output or console(sys.stderr)
+        self._children: list[Child] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(_stop(child) for child in self._children))
+        self._children.clear()
+
+    async def start(self, kind: Kind, engine: str, settings: Settings) -> Settings:
+        """Run an engine in a service process; return the settings with which ``openai_compatible`` reaches it.
+
+        Returns once it is ready. Raises EngineUnavailable with its last words if it ends before; canceling ends it.
+        """
+        sockets = listen("127.0.0.1", 0)
+        child = Child(engine_service(kind, engine, settings, sockets), self._output)
+        try:
+            await child.started()
+        except BaseException as error:
+            await _stop(child)
+            if isinstance(error, Ended):
+                raise EngineUnavailable(f"{kind} engine {engine!r} did not start in its process: {error}") from None
+            raise
+        self._children.append(child)
+        return reaching(kind, own_address(sockets), settings)
+
+    def state(self) -> str | None:
+        """Return which services do not answer just now, and how often they had to be restarted; None if all do."""
+        down = [child for child in self._children if not child.is_ready]
+        return "; ".join(f"{c.program.name} restarts, attempt {c.restarts} in a row" for c in down) or None
+
+
+async def _stop(child: Child) -> None:
+    await child.stop()
+    for sock in child.program.sockets:
+        sock.close()

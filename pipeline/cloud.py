@@ -1,0 +1,229 @@
+"""What the vendors' engines share: what they need, one pool of connections, and errors in a user's words.
+
+An error has a vendor's status and code in it, never the vendor's own text: that may quote the request or the key.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import textwrap
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from .audio import Pcm
+from .engines import Settings
+from .errors import EngineError, EngineUnavailable
+from .tasks import closing
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+INSTALL = "pip install vocal-node[cloud]"
+CONNECT_S = 5.0
+KEEP_ALIVE_S = 120.0
+"""Longer than a caller's turn, so that the next reply finds a warm connection; httpx would drop it after 5 s."""
+
+CONNECTIONS = 100
+CODE = re.compile(r"[a-z0-9_]{1,64}")
+VOICE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+SECONDS = re.compile(r"\d{1,6}(\.\d+)?")
+
+
+class Dropped(EngineError):
+    """The connection was lost: what was asked for may be asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """Who is asked, and the names of the settings a user can change when it goes wrong.
+
+    ``meanings`` are codes that say more than the status they come with, by the status that says it.
+    """
+
+    engine: str
+    name: str
+    key: str
+    url: str
+    default_url: str
+    console: str
+    packages: tuple[str, ...]
+    meanings: Mapping[str, int]
+
+    def lacks(self, settings: Settings) -> str | None:
+        """Return the one thing that is missing, None if nothing is. Imports nothing, asks no network."""
+        if not settings.get(self.key, "").strip():
+            return self.key
+        return INSTALL if any(importlib.util.find_spec(package) is None for package in self.packages) else None
+
+    def access(self, settings: Settings) -> tuple[str, str]:
+        """Return the key and the base URL. Raises EngineUnavailable for what is missing or cannot be either."""
+        if (missing := self.lacks(settings)) is not None:
+            raise EngineUnavailable(missing)
+        key = settings[self.key].strip()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise EngineUnavailable(f"a usable {self.key}: this one has characters that no key has")
+        url = settings.get(self.url, "").strip() or self.default_url
+        if not re.match(r"https?://[^/\s]+", url):
+            raise EngineUnavailable(f"a usable {self.url}: it must begin with https:// or http://")
+        return key, url.rstrip("/")
+
+    def error(self, words: str) -> EngineError:
+        """Return an error of this vendor's engine."""
+        return EngineError(f"{self.engine}: {words}")
+
+    def refusal(
+        self, status: int, code: str = "", retry_after: str | None = None, absent: Mapping[str, str] | None = None
+    ) -> EngineError:
+        """Return what a status and a code mean. ``absent`` names what is not there, by the code that says so."""
+        shown = f"{status}, {code}" if code else f"{status}"
+        match self.meanings.get(code, status):
+            case 401:
+                words = f"{self.name} does not take the key in {self.key} ({shown})"
+            case 402:
+                words = f"the account at {self.name} has no credit left, or its plan lacks this ({shown})"
+            case 403:
+                words = f"the key in {self.key} may not be used for this ({shown})"
+            case 404:
+                thing = (absent or {}).get(code, f"what was asked for; check the names in your settings and {self.url}")
+                return self.error(f"{self.name} does not have {thing} ({shown}); see {self.console}")
+            case 413:
+                return self.error(f"{self.name} was given more text than it takes at once ({shown})")
+            case 429:
+                return self.error(
+                    f"{self.name} takes no more requests for now ({shown}); try again {_when(retry_after)}"
+                )
+            case failed if failed >= 500:
+                return self.error(f"{self.name} is out of order ({shown}); try again later")
+            case _:
+                return self.error(f"{self.name} did not accept the request ({shown})")
+        return self.error(f"{words}; see {self.console}")
+
+    def silence(self, timeout_s: float) -> EngineError:
+        """Return the error for nothing that came in time."""
+        return self.error(f"{self.name} sent nothing for {timeout_s:g} s")
+
+    def unreachable(self, url: str) -> EngineError:
+        """Return the error for a host that cannot be connected to; the rest of the URL is not told."""
+        host = urlsplit(url).hostname
+        return self.error(f"{self.name} cannot be reached at {host}; check the network, the proxy and {self.url}")
+
+    def dropped(self) -> Dropped:
+        """Return the error for a connection that ended before the answer did."""
+        return Dropped(f"{self.engine}: the connection to {self.name} was lost")
+
+    def rubbish(self, what: str) -> EngineError:
+        """Return the error for an answer that does not speak the vendor's protocol."""
+        return self.error(f"{self.name} sent something that is no answer ({what}); check {self.url}")
+
+    def failure(self, error: BaseException | None, url: str, timeout_s: float) -> EngineError:
+        """Return what an exception of an HTTP client, or of an SDK that stumbled over an answer, means."""
+        import httpx
+
+        match error:
+            case EngineError():
+                return error
+            case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError() | httpx.UnsupportedProtocol():
+                return self.unreachable(url)
+            case httpx.TimeoutException() | TimeoutError():
+                return self.silence(timeout_s)
+            case httpx.TransportError():
+                return self.dropped()
+        return self.rubbish(type(error).__name__)
+
+
+def _when(retry_after: str | None) -> str:
+    if retry_after is None or not SECONDS.fullmatch(retry_after):
+        return "later"
+    return f"in {float(retry_after):g} s"
+
+
+def code_of(body: object) -> str:
+    """Return the machine-readable code in the body of a vendor's error, empty where there is none."""
+    for place in ("error", "detail"):
+        if isinstance(body, Mapping) and isinstance(body.get(place), Mapping):
+            body = body[place]
+    if not isinstance(body, Mapping):
+        return ""
+    codes = (body.get(name) for name in ("code", "error_code", "status"))
+    return next((code for code in codes if isinstance(code, str) and CODE.fullmatch(code)), "")
+
+
+def connections(timeout_s: float) -> httpx.AsyncClient:
+    """Return a pool that keeps connections warm. Blocks for some 50 ms: it reads the system's certificates.
+
+    Redirects are not followed: they would take the key to another host.
+    """
+    import httpx
+
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+        limits=httpx.Limits(
+            max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S
+        ),
+    )
+
+
+async def once_more(attempt: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
+    """Yield what ``attempt`` yields; if its connection is lost before it gave anything, make one more, at once.
+
+    A connection that was idle may be dead without anybody knowing. After the first item nothing is repeated.
+    """
+    begun = False
+    try:
+        async with closing(attempt()) as items:
+            async for item in items:
+                begun = True
+                yield item
+        return
+    except Dropped:
+        if begun:
+            raise
+    async with closing(attempt()) as items:
+        async for item in items:
+            yield item
+
+
+async def unwind(iterator: AsyncIterator[object]) -> None:
+    """Run a library's nested generators to their end once the response they read has been closed.
+
+    Otherwise each is left suspended in a cycle until the garbage collector finds it, and ended by a task of nobody.
+    """
+    with suppress(Exception):
+        async for _ in iterator:
+            pass
+
+
+def voice_id(vendor: Vendor, voice: str | None, default: str) -> str:
+    """Return the voice to ask for. Raises EngineError for what can be no id: it may become a part of a URL."""
+    if voice is None:
+        return default
+    if not VOICE_ID.fullmatch(voice):
+        raise vendor.error(f"{voice[:64]!r} is no voice's id at {vendor.name}; see {vendor.console}")
+    return voice
+
+
+def pieces(text: str, characters: int) -> list[str]:
+    """Cut a text that is longer than a vendor takes at once, between words where it can be; blank text is none."""
+    return textwrap.wrap(text, characters)
+
+
+class S16:
+    """Samples out of little-endian 16-bit bytes that are cut anywhere."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def push(self, chunk: bytes) -> Pcm:
+        """Add bytes; return the samples that are now whole, in memory of their own."""
+        octets = self._rest + chunk
+        whole = len(octets) - len(octets) % 2
+        self._rest = octets[whole:]
+        return np.frombuffer(octets[:whole], "<i2").astype(np.int16, copy=False)

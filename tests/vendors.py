@@ -1,0 +1,296 @@
+"""Local servers that speak the wire protocols of Groq, ElevenLabs and Cartesia, to their real SDKs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from aiohttp import WSMsgType, web
+
+from pipeline.audio import Pcm
+
+KEY = "canary-key-0123456789"
+RATE_HZ = 24_000
+CHARACTER_S = 0.06
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it came over the wire."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: Any
+    peer: tuple[str, int]
+
+
+Script = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def serving(handle: Script) -> AsyncIterator[str]:
+    """Serve every path with ``handle``, which is canceled when its client goes; yields the base URL."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class HttpVendor:
+    """Answers each request with ``script``; remembers what was asked and whether a client left before the end."""
+
+    script: Script
+    asked: list[Asked] = field(default_factory=list)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        assert request.transport is not None
+        peer = request.transport.get_extra_info("peername")
+        body = await request.json()
+        self.asked.append(
+            Asked(request.method, request.path, dict(request.query), dict(request.headers), body, tuple(peer))
+        )
+        try:
+            return await self.script(request)
+        except asyncio.CancelledError:
+            self.left.set()
+            raise
+        except ConnectionError:
+            self.left.set()
+            return web.Response()
+
+
+async def begin(request: web.Request, content_type: str) -> web.StreamResponse:
+    """Send the headers of a streamed answer."""
+    response = web.StreamResponse(headers={"Content-Type": content_type})
+    await response.prepare(request)
+    return response
+
+
+def refusing(status: int, body: object, headers: Mapping[str, str] | None = None) -> Script:
+    """Return a script that answers with an error."""
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        return web.json_response(body, status=status, headers=headers)
+
+    return script
+
+
+async def hang_up(request: web.Request) -> web.StreamResponse:
+    """Reset the connection instead of an answer."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def stall(request: web.Request) -> web.StreamResponse:
+    """Never answer."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def tone(samples: int, pitch_hz: float = 440.0) -> Pcm:
+    """Return a sine."""
+    wave: Pcm = (12_000 * np.sin(2 * np.pi * pitch_hz / RATE_HZ * np.arange(samples))).round().astype(np.int16)
+    return wave
+
+
+def spoken(text: str, speed: float) -> bytes:
+    """Return a tone that lasts as long as the words would, as s16le."""
+    return tone(round(len(text) * CHARACTER_S / speed * RATE_HZ)).astype("<i2").tobytes()
+
+
+# --- Groq
+
+
+def delta(finish: str | None = None, **content: str) -> bytes:
+    """Return one chunk of a completion as an event of the stream."""
+    choice = {"index": 0, "delta": content, "logprobs": None, "finish_reason": finish}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def saying(*words: str, finish: str = "stop") -> Script:
+    """Return a script that streams ``words`` as the model's deltas."""
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        response = await begin(request, "text/event-stream")
+        await response.write(delta(role="assistant", content=""))
+        for word in words:
+            await response.write(delta(content=word))
+        await response.write(delta(finish) + b"data: [DONE]\n\n")
+        return response
+
+    return script
+
+
+# --- ElevenLabs
+
+KNOWN_VOICES = ("JBFqnCBsd6RMkjVDRZzb", "f786b574-daa5-4673-aa0c-cbe3e8534c02")
+
+
+def eleven_error(code: str) -> dict[str, Any]:
+    """Return the body of an error."""
+    return {"detail": {"type": "error", "code": code, "status": code, "message": f"{KEY} said: the words", "param": ""}}
+
+
+async def eleven_speaks(request: web.Request) -> web.StreamResponse:
+    """Speak the text, in pieces that cut through samples."""
+    if request.path.split("/")[3] not in KNOWN_VOICES:
+        return web.json_response(eleven_error("voice_not_found"), status=404)
+    body = await request.json()
+    octets = spoken(body["text"], (body.get("voice_settings") or {}).get("speed", 1.0))
+    response = await begin(request, "audio/pcm")
+    for i in range(0, len(octets), 4097):
+        await response.write(octets[i : i + 4097])
+    return response
+
+
+# --- Cartesia
+
+Speak = Callable[["CartesiaSocket", dict[str, Any]], Awaitable[None]]
+
+
+@dataclass
+class CartesiaVendor:
+    """Speaks each generation with ``speak``, all at once; remembers what was asked and what was canceled."""
+
+    speak: Speak
+    asked: list[Asked] = field(default_factory=list)
+    received: list[dict[str, Any]] = field(default_factory=list)
+    canceled: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    closed: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve one WebSocket."""
+        assert request.transport is not None
+        peer = request.transport.get_extra_info("peername")
+        self.asked.append(
+            Asked(request.method, request.path, dict(request.query), dict(request.headers), None, tuple(peer))
+        )
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        await CartesiaSocket(self, ws, request).serve()
+        self.closed.put_nowait(ws.close_code)
+        return ws
+
+
+class CartesiaSocket:
+    """One connection and the generations on it."""
+
+    def __init__(self, vendor: CartesiaVendor, ws: web.WebSocketResponse, request: web.Request) -> None:
+        self.ws = ws
+        self._vendor = vendor
+        self._request = request
+        self._speaking: dict[str, asyncio.Task[None]] = {}
+
+    async def serve(self) -> None:
+        """Read until the client goes; then nothing is spoken any more."""
+        try:
+            async for message in self.ws:
+                if message.type is WSMsgType.TEXT:
+                    self._take(json.loads(message.data))
+        finally:
+            for task in self._speaking.values():
+                task.cancel()
+            await asyncio.gather(*self._speaking.values(), return_exceptions=True)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        context_id = message["context_id"]
+        if message.get("cancel"):
+            self._speaking[context_id].cancel()
+            self._vendor.canceled.put_nowait(context_id)
+            return
+        self._vendor.received.append(message)
+        self._speaking[context_id] = asyncio.create_task(self._speak(message))
+
+    async def _speak(self, message: dict[str, Any]) -> None:
+        await self._vendor.speak(self, message)
+
+    async def chunk(self, context_id: str, octets: bytes) -> None:
+        """Send sound."""
+        sound = base64.b64encode(octets).decode()
+        await self.send(type="chunk", context_id=context_id, data=sound, done=False, status_code=206, step_time=1.0)
+
+    async def done(self, context_id: str) -> None:
+        """Say that the context is at its end."""
+        await self.send(type="done", context_id=context_id, done=True, status_code=200)
+
+    async def error(self, context_id: str | None, status: int, code: str | None) -> None:
+        """Refuse; the message quotes what must not be told."""
+        fields = {"context_id": context_id} if context_id else {}
+        await self.send(
+            type="error", done=True, status_code=status, error_code=code, title="No", message=f"{KEY}: words", **fields
+        )
+
+    async def send(self, **message: Any) -> None:
+        """Send any message."""
+        await self.ws.send_str(json.dumps(message))
+
+    def drop(self) -> None:
+        """Reset the connection."""
+        assert self._request.transport is not None
+        self._request.transport.abort()
+
+
+async def cartesia_speaks(socket: CartesiaSocket, message: dict[str, Any]) -> None:
+    """Speak the text, in pieces that cut through samples."""
+    context_id = message["context_id"]
+    if message["voice"] not in KNOWN_VOICES:
+        await socket.error(context_id, 404, "voice_not_found")
+        return
+    octets = spoken(message["transcript"], message.get("generation_config", {}).get("speed", 1.0))
+    for i in range(0, len(octets), 4097):
+        await socket.chunk(context_id, octets[i : i + 4097])
+    await socket.done(context_id)
+
+
+# --- all of them, for tests that know nothing of vendors
+
+
+@contextmanager
+def all_vendors() -> Iterator[dict[str, str]]:
+    """Serve all three from a thread of their own; yields the settings with which their engines work."""
+    settings: dict[str, str] = {}
+    ready, over = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        answer = saying("That ", "sounds ", "good.")
+        scripts = {
+            "GROQ": HttpVendor(answer).handle,
+            "ELEVENLABS": HttpVendor(eleven_speaks).handle,
+            "CARTESIA": CartesiaVendor(cartesia_speaks).handle,
+        }
+        async with AsyncExitStack() as stack:
+            for name, handle in scripts.items():
+                settings[f"{name}_BASE_URL"] = await stack.enter_async_context(serving(handle))
+                settings[f"{name}_API_KEY"] = KEY
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="vendors")
+    thread.start()
+    try:
+        assert ready.wait(10.0)
+        yield settings
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()

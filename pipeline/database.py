@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from sqlite3 import OperationalError
 from typing import Any, Self
 
 from sqlalchemy import event, func, select
@@ -46,13 +46,13 @@ class Database:
         """``url`` is ``sqlite:///FILE`` or ``postgresql://...``. Raises EngineError for another, without showing it."""
         self._url = _parse(url)
         self._failures = _failures(self._url)
-        self._engine: AsyncEngine | None = None
+        self._engine = _engine(self._url)
 
     async def __aenter__(self) -> Self:
-        if _is_sqlite(self._url):
-            _make_folder(self._url)
-        self._engine = _engine(self._url)
         try:
+            if _is_sqlite(self._url):
+                with self._explained():
+                    _prepare_file(Path(str(self._url.database)))
             async with self.writing() as connection:
                 await connection.run_sync(migrations.upgrade)
         except EngineError as error:
@@ -61,32 +61,28 @@ class Database:
         except BaseException:
             await self._engine.dispose()
             raise
+        log.info("agents and voices are kept in %s", self._shown())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._opened.dispose()
+        await self._engine.dispose()
 
     def _shown(self) -> str:
         """Return the URL without its password, as it may be written in the environment."""
         return self._url.set(drivername=self._url.get_backend_name()).render_as_string(hide_password=True)
 
-    @property
-    def _opened(self) -> AsyncEngine:
-        assert self._engine is not None, "the database is not open"
-        return self._engine
-
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Read one state of the database. Raises EngineError where it fails."""
+        """Read. Raises EngineError where it fails."""
         with self._explained():
-            async with self._opened.begin() as connection:
+            async with self._engine.begin() as connection:
                 yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """Read and write as if nobody else did: all of it happens, or nothing. Raises EngineError where it fails."""
         with self._explained():
-            async with self._opened.execution_options(writing=True).begin() as connection:
+            async with self._engine.execution_options(writing=True).begin() as connection:
                 if not _is_sqlite(self._url):
                     await connection.execute(select(func.pg_advisory_xact_lock(WRITERS_LOCK)))
                 yield connection
@@ -129,7 +125,7 @@ def _is_sqlite(url: URL) -> bool:
 def _failures(url: URL) -> Failures:
     """Return what can be raised when the database fails: PostgreSQL's driver raises its own while it connects."""
     if _is_sqlite(url):
-        return (SQLAlchemyError, OSError)
+        return (SQLAlchemyError, OSError, sqlite3.Error)
     try:
         import asyncpg  # type: ignore[import-untyped]
     except ModuleNotFoundError:
@@ -137,12 +133,21 @@ def _failures(url: URL) -> Failures:
     return (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
-def _make_folder(url: URL) -> None:
-    folder = Path(str(url.database)).parent
+def _prepare_file(path: Path) -> None:
+    """Make the file's folder, and try whether SQLite can work with it. Blocks: a second at most, where it is in use.
+
+    The journal's mode stays in the file. Where that is locked, another process that starts is setting it.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EngineError(f"cannot make the folder {folder} for the database: {error.strerror}") from None
+        raise EngineError(f"cannot make the folder {path.parent} for the database: {error.strerror}") from None
+    with closing(sqlite3.connect(path, timeout=1.0)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
 
 
 def _engine(url: URL) -> AsyncEngine:
@@ -159,22 +164,8 @@ def _engine(url: URL) -> AsyncEngine:
         pool_pre_ping=not _is_sqlite(url),  # a server that was restarted
     )
     if _is_sqlite(url):
-        event.listen(engine.sync_engine, "connect", _prepare)
         event.listen(engine.sync_engine, "begin", _begin)
     return engine
-
-
-def _prepare(connection: Any, _: object) -> None:
-    """Set up a connection to SQLite.
-
-    The journal's mode is the file's, and who changes it does not wait for others: one that is locked here is being
-    changed by another process that starts.
-    """
-    cursor = connection.cursor()
-    with suppress(OperationalError):
-        cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
 
 
 def _begin(connection: Connection) -> None:

@@ -29,9 +29,11 @@ MAY_BLOCK = (
     ("media_server/patching.py", "require_versions"),  # once, at start
     ("web/__init__.py", "add_routes"),  # reads the page, at start
     ("media_server/metrics.py", "render"),  # reads /proc, which is memory
-    ("pipeline/database.py", "_make_folder"),  # once, at start
+    ("pipeline/database.py", "_engine"),  # makes a path absolute, at start
+    ("pipeline/database.py", "_prepare_file"),  # once, at start
     ("pipeline/migrations/__init__.py", "upgrade"),  # reads the versions' files, at start
     ("pipeline/threads.py", "close"),  # joins the engines' threads, at the end
+    ("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args"),  # looks for certificates, when it connects
     ("aiortc/rtcrtpreceiver.py", "__stop_decoder"),  # of peers without our tap, which a test may have
     ("logging/__init__.py", "handle"),  # reads source lines for a traceback
     ("tests/recordings.py", "recording"),

@@ -1,13 +1,51 @@
-"""The routes of the services."""
+"""The routes of the services: speech-to-text, a language model, text-to-speech, each in our shape and in OpenAI's."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 from aiohttp import web
 
 from pipeline.engines import Kind
 
+from . import openai_api, openai_chat, speech
+from .chat import ChatService
+from .conversations import Conversations
+from .transcribe import TranscribeService
+from .uploads import WholeForms
+
 
 def add_service_routes(router: web.UrlDispatcher, kinds: Collection[Kind]) -> None:
-    """Add the routes of these kinds' services."""
+    """Add the routes of these kinds' services. The application's keys are those of `backend`.
+
+    Run the application with ``handler_cancellation=True``: that is how an engine learns that its client has gone.
+    """
+    router.add_get("/v1/models", openai_api.models_of(kinds))
+    if "stt" in kinds:
+        _add_transcription(router)
+    if "llm" in kinds:
+        _add_chat(router)
+    if "tts" in kinds:
+        _add_speech(router)
+
+
+def _add_transcription(router: web.UrlDispatcher) -> None:
+    forms = WholeForms()
+    router.add_post("/transcribe", TranscribeService(forms).answer)
+    router.add_post("/v1/audio/transcriptions", openai_api.TranscriptionService(forms).answer)
+
+
+def _add_chat(router: web.UrlDispatcher) -> None:
+    chat = ChatService(Conversations(time.monotonic))
+    router.add_post("/chat", chat.answer)
+    router.add_post("/chat/groq", chat.answer_with_groq)
+    router.add_post("/v1/chat/completions", openai_chat.complete)
+
+
+def _add_speech(router: web.UrlDispatcher) -> None:
+    router.add_post("/tts", speech.answer)
+    router.add_get("/tts/stream", speech.streaming_from(None))
+    router.add_get("/tts/stream/cartesia", speech.streaming_from("cartesia"))
+    router.add_get("/tts/stream/elevenlabs", speech.streaming_from("elevenlabs"))
+    router.add_post("/v1/audio/speech", openai_api.speech)

@@ -1,0 +1,175 @@
+"""OpenAI's ``/v1/models``, ``/v1/audio/transcriptions`` and ``/v1/audio/speech``; ``/v1/chat/completions`` is
+`openai_chat`.
+
+``model`` names an engine, or nothing (see `asking.engine_for`).
+
+https://developers.openai.com/api/reference/resources/audio
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from typing import Literal
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import Field
+
+from pipeline.agents import Language, Speed
+from pipeline.audio import VOICE_RATE_HZ
+from pipeline.engines import Kind
+from pipeline.errors import ProtocolError
+from pipeline.events import Transcript
+from pipeline.tasks import closing
+from signaling.bodies import read_json
+from signaling.schema import Wire
+
+from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, engine_for, refuse, require_text
+from .backend import ENGINES
+from .generating import Generation
+from .sound import samples_of
+from .speaking import Manner, speaking, voice_of, wav_head
+from .streaming import Streamed, sending_events
+from .transcribe import duration_s, headerless, last_of, one_by_one, transcribing, whole_sound
+from .uploads import Form, WholeForms
+
+OWNER = "vocal-node"
+OPENAI_VOICES = "alloy ash ballad cedar coral echo fable marin nova onyx sage shimmer verse"
+DEFAULT_VOICES = frozenset(("", "default", *OPENAI_VOICES.split()))
+"""OpenAI's clients must name a voice: theirs are the engine's default."""
+TRANSCRIPTION_UNSUPPORTED = ("include[]", "timestamp_granularities[]", "known_speaker_names[]")
+SPEECH_TYPES = {"pcm": f"audio/pcm;rate={VOICE_RATE_HZ}", "wav": "audio/wav"}
+
+
+def models_of(kinds: Collection[Kind]) -> Handler:
+    """Return the handler of ``GET /v1/models``: the engines that serve these kinds."""
+
+    async def answer(request: web.Request) -> web.Response:
+        served = request.app[ENGINES].served()
+        names = dict.fromkeys(served[kind].name for kind in kinds if kind in served)
+        models = [{"id": name, "object": "model", "created": 0, "owned_by": OWNER} for name in names]
+        return web.json_response({"object": "list", "data": models})
+
+    return answer
+
+
+class TranscriptionFields(Wire):
+    """What the form holds beside the file. ``prompt``, ``temperature`` and the like are the engine's own settings."""
+
+    model: str = Field("", max_length=NAME_MAX_CHARS)
+    language: Language | None = None
+    response_format: Literal["json", "text", "verbose_json"] = "json"
+    stream: Literal["true", "false"] = "false"
+
+
+class TranscriptionService:
+    """``POST /v1/audio/transcriptions``.
+
+    With ``stream=true`` in front of the file, which is then the form's last field, the answer is server-sent events,
+    and the sound is listened to while it arrives (as far as `sound` can): ``{"type": "transcript.text.delta", "delta",
+    "text"}`` for each hypothesis and ``{"type": "transcript.text.done", "text", "language"}`` for the final one.
+    ``text`` is the whole hypothesis, which may take back words of the one before; ``delta`` is what it adds to that
+    one, and empty where it does not merely add.
+    """
+
+    def __init__(self, forms: WholeForms) -> None:
+        self._forms = forms
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Transcribe a file. Raises ProtocolError, Overloaded, EngineError."""
+        form = Form(request)
+        await form.read_fields()
+        if form.fields.get("stream") == "true":
+            return await self._stream(request, form)
+        with self._forms.holding():
+            return await self._whole(request, form)
+
+    async def _stream(self, request: web.Request, form: Form) -> web.StreamResponse:
+        fields = read_fields(form)
+        engine = await engine_for(request.app, "stt", fields.model)
+        sound = samples_of(last_field(form), headerless=headerless(form))
+        async with transcribing(request.app, engine, sound, fields.language) as transcripts:
+            return await send_transcripts(request, transcripts, fields.language)
+
+    async def _whole(self, request: web.Request, form: Form) -> web.Response:
+        sound = await whole_sound(form)
+        fields = read_fields(form)
+        engine = await engine_for(request.app, "stt", fields.model)
+        async with transcribing(request.app, engine, one_by_one(sound), fields.language) as transcripts:
+            heard = await last_of(transcripts)
+        match fields.response_format:
+            case "text":
+                return web.Response(text=f"{heard.text}\n")
+            case "json":
+                return web.json_response({"text": heard.text})
+        language = heard.language or fields.language or "unknown"
+        verbose = {"task": "transcribe", "language": language, "duration": duration_s(sound), "text": heard.text}
+        return web.json_response(verbose)
+
+
+def read_fields(form: Form) -> TranscriptionFields:
+    """Check the fields. Raises ProtocolError."""
+    refuse(form.fields, TRANSCRIPTION_UNSUPPORTED)
+    return form.read_into(TranscriptionFields)
+
+
+async def last_field(form: Form) -> AsyncIterator[bytes]:
+    """Yield the file as it arrives. Raises ProtocolError if a field follows: it would have come too late."""
+    async with closing(form.content()) as content:
+        async for octets in content:
+            yield octets
+    before = len(form.fields)
+    await form.read_fields()
+    if len(form.fields) > before:
+        raise ProtocolError("with stream=true the file must be the form's last field", param="file")
+
+
+async def send_transcripts(
+    request: web.Request, transcripts: Generation[Transcript], language: str | None
+) -> web.StreamResponse:
+    """Send each hypothesis as it comes."""
+    heard = Transcript("", True, language)
+    async with sending_events(request) as events:
+        async for transcript in transcripts:
+            if transcript.text != heard.text:
+                delta = transcript.text.removeprefix(heard.text) if transcript.text.startswith(heard.text) else ""
+                await events.send({"type": "transcript.text.delta", "delta": delta, "text": transcript.text})
+            heard = transcript
+        done = {"type": "transcript.text.done", "text": heard.text, "language": heard.language or language}
+        await events.send(done)
+        return await events.end()
+
+
+class SpeechFields(Wire):
+    """What is to be said, and how. ``language`` is ours. ``instructions`` are read by nobody."""
+
+    input: str
+    model: str = Field("", max_length=NAME_MAX_CHARS)
+    voice: str = Field("", max_length=NAME_MAX_CHARS)
+    language: Language = "en"
+    speed: Speed = 1.0
+    response_format: str = Field("wav", max_length=20)
+    stream_format: Literal["audio"] = "audio"
+
+
+async def speech(request: web.Request) -> web.StreamResponse:
+    """Speak a text: s16le at 24 kHz, sent as it is made; plain (``pcm``), or (``wav``) as a WAV of unknown length.
+
+    Raises ProtocolError, EngineError.
+    """
+    asked = await read_json(request, SpeechFields, REQUEST_MAX_BYTES)
+    require_text(asked.input, "input")
+    content_type = SPEECH_TYPES.get(asked.response_format)
+    if content_type is None:
+        formats = " or ".join(SPEECH_TYPES)
+        raise ProtocolError(f"this response_format is not supported here: use {formats}", param="response_format")
+    engine = (await engine_for(request.app, "tts", asked.model)).engine
+    voice = None if asked.voice.lower() in DEFAULT_VOICES else await voice_of(request.app, engine, asked.voice)
+    manner = Manner(voice, asked.language, asked.speed)
+    streamed = Streamed(request, content_type)
+    head = wav_head(None) if asked.response_format == "wav" else b""
+    async with speaking(request.app, engine, asked.input, manner, param="input", early=False) as sound:
+        async for pcm in sound:
+            await streamed.write(head + pcm.astype("<i2", copy=False).tobytes())
+            head = b""
+    return await streamed.end()

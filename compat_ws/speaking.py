@@ -1,0 +1,92 @@
+"""A text spoken by an engine: clause by clause, so that the first sound comes early, at 24 kHz, in small pieces."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from pipeline.agents import SAMPLE_PREFIX
+from pipeline.audio import VOICE_RATE_HZ, Pcm
+from pipeline.engines import TextToSpeech, clones
+from pipeline.errors import EngineError, ProtocolError
+from pipeline.resample import Resampler
+from pipeline.tasks import closing
+from pipeline.text import ClauseSplitter
+
+from .backend import CATALOGUE, LISTENER
+from .generating import PATIENCE, Generation
+
+PIECE_SAMPLES = VOICE_RATE_HZ // 5
+"""An engine may give a whole sentence at once: as one message it would be larger than many clients take."""
+UNKNOWN_BYTES = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to speak. ``voice`` None is the engine's default."""
+
+    voice: str | None = None
+    language: str = "en"
+    speed: float = 1.0
+
+
+async def voice_of(app: web.Application, tts: TextToSpeech, wanted: str) -> str | None:
+    """Return the voice to ask an engine for: a sample, where ``wanted`` is the id of a voice kept here.
+
+    An engine that does not clone uses its default instead of a sample, which is what our own server asks for.
+    """
+    if wanted.startswith(SAMPLE_PREFIX):
+        return wanted if clones(tts) else None
+    if not clones(tts):
+        return wanted
+    kept = next((voice for voice in await app[CATALOGUE].voices() if voice.id == wanted), None)
+    return wanted if kept is None else f"{SAMPLE_PREFIX}{kept.sha256}"
+
+
+def speaking(
+    app: web.Application, tts: TextToSpeech, text: str, manner: Manner, *, param: str, early: bool = True
+) -> Generation[Pcm]:
+    """Speak ``text``, which came as the request's ``param``. Raises ProtocolError if nothing in it can be spoken.
+
+    Not ``early``: sentences stay whole, so that a clause which was cut out of a text is not cut once more.
+    """
+    splitter = ClauseSplitter(early=early)
+    clauses = [*splitter.push(text), *splitter.flush()]
+    if not clauses:
+        raise ProtocolError(f"{param} holds nothing that can be spoken", param=param)
+    return Generation(app[LISTENER], "tts", spoken(tts, clauses, manner), PATIENCE.tts_s)
+
+
+async def spoken(tts: TextToSpeech, clauses: Sequence[str], manner: Manner) -> AsyncIterator[Pcm]:
+    """Yield the clauses' sound. Raises EngineError where there is none."""
+    resampler = Resampler(tts.rate_hz, VOICE_RATE_HZ)
+    silent = True
+    for clause in clauses:
+        async with closing(tts.synthesize(clause, manner.voice, manner.language, manner.speed)) as audio:
+            async for pcm in audio:
+                silent &= not len(pcm)
+                for piece in cut(resampler.push(pcm)):
+                    yield piece
+    for piece in cut(resampler.flush()):
+        yield piece
+    if silent:
+        raise EngineError("the speech engine gave no sound")
+
+
+def cut(pcm: Pcm) -> Sequence[Pcm]:
+    """Cut sound into pieces."""
+    return [pcm[begin : begin + PIECE_SAMPLES] for begin in range(0, len(pcm), PIECE_SAMPLES)]
+
+
+def wav_head(sound_bytes: int | None) -> bytes:
+    """Return what precedes s16le mono samples at 24 kHz in a WAV; None where their number is not known yet."""
+    riff_bytes = UNKNOWN_BYTES if sound_bytes is None else sound_bytes + 36
+    rate = VOICE_RATE_HZ
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", riff_bytes, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16),
+        *(b"data", UNKNOWN_BYTES if sound_bytes is None else sound_bytes),
+    )

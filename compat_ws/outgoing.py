@@ -8,7 +8,7 @@ stale sound, and an interruption takes back all but what has left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from pipeline.audio import AudioFrame
 from pipeline.events import Event, ReplyFinished

@@ -6,7 +6,9 @@ the routes answer. End, in reverse: the hub hangs up what is left, then the engi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 
@@ -31,22 +33,29 @@ from .engine_set import EngineSet
 from .hub import Hub, HubListener, Limits
 from .metrics import Metrics
 from .opus import libopus
+from .output import console
 from .rtc_calls import RtcCalls
 from .sessions import SessionMaker, WebSocketSessions, session_settings
+from .supervisor import Supervisor
+from .supervisor import Supervisor
 
 CONFIG: web.AppKey[Config] = web.AppKey("config", Config)
 METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
 ENGINE_SET: web.AppKey[EngineSet] = web.AppKey("engine_set", EngineSet)
+SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor", Supervisor)
 HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
+SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor", Supervisor)
 
 SERVED: tuple[Kind, ...] = ("stt", "llm", "tts")
 """The kinds of engine that have routes of their own."""
+VOICED: tuple[Kind, ...] = ("llm", "tts")
+"""Those whose routes know personalities."""
 
 
 def create_app(config: Config) -> web.Application:
     """Put the server together. Engines are created when the application starts: EngineUnavailable comes then."""
-    app = _new_app(config, config.engine_names(), SERVED)
-    app.cleanup_ctx.append(_open_hub)
+    app = _new_app(config, SERVED)
+    app.cleanup_ctx.extend([_open_services, partial(_open_engines, config.engine_names()), _open_catalogue, _open_hub])
     app.on_shutdown.append(_hang_up)
     add_signaling_routes(app, SignalingConfig(_ice(config), _access(config)))
     handler.add_routes(app.router)
@@ -58,18 +67,20 @@ def create_app(config: Config) -> web.Application:
 
 def create_service_app(config: Config, kind: Kind) -> web.Application:
     """Put one service together: one engine, its routes, and an operator's."""
-    app = _new_app(config, {kind: config.engine_names()[kind]}, (kind,))
+    app = _new_app(config, (kind,))
+    app.cleanup_ctx.append(partial(_open_engines, {kind: config.engine_names()[kind]}))
+    if kind in VOICED:
+        app.cleanup_ctx.append(_open_catalogue)
     add_guard(app, _access(config))
     health.add_routes(app.router, app[METRICS], lambda: _why_not_ready(app))
     return app
 
 
-def _new_app(config: Config, wanted: Mapping[Kind, str], served: Collection[Kind]) -> web.Application:
+def _new_app(config: Config, served: Collection[Kind]) -> web.Application:
     app = web.Application()
     app[CONFIG] = config
     app[METRICS] = Metrics()
     app[LISTENER] = app[METRICS].services()
-    app.cleanup_ctx.extend([partial(_open_engines, wanted), _open_catalogue])
     add_service_routes(app.router, served)
     return app
 
@@ -82,18 +93,25 @@ def _access(config: Config) -> Access:
     return Access(config.host, config.api_keys, config.origins)
 
 
+async def _open_services(app: web.Application) -> AsyncIterator[None]:
+    async with Supervisor() as supervisor:
+        app[SUPERVISOR] = supervisor
+        yield
+
+
 async def _open_engines(wanted: Mapping[Kind, str], app: web.Application) -> AsyncIterator[None]:
-    async with EngineSet(wanted, app[CONFIG].settings) as engines:
+    start_service = app[SUPERVISOR].start if SUPERVISOR in app else None  # a service is its engine's own process
+    async with EngineSet(wanted, app[CONFIG].settings, start_service) as engines:
         app[ENGINE_SET] = app[ENGINES] = engines
         yield
 
 
 async def _open_catalogue(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
-    samples = VoiceSamples(config.data_dir / "voices")
-    async with Catalogue(config.database(), samples) as catalogue:
-        app[CATALOGUE] = catalogue
-        yield
+    with closing(VoiceSamples(config.data_dir / "voices")) as samples:
+        async with Catalogue(config.database(), samples) as catalogue:
+            app[CATALOGUE] = catalogue
+            yield
 
 
 async def _open_hub(app: web.Application) -> AsyncIterator[None]:
@@ -119,4 +137,5 @@ async def _hang_up(app: web.Application) -> None:
 
 async def _why_not_ready(app: web.Application) -> str | None:
     full = app[HUB].why_not() if HUB in app else None
-    return full or await app[ENGINE_SET].why_not_ready()
+    down = app[SUPERVISOR].state() if SUPERVISOR in app else None
+    return full or down or await app[ENGINE_SET].why_not_ready()

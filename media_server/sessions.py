@@ -12,7 +12,8 @@ from pipeline.agents import Agent
 from pipeline.catalogue import Catalogue
 from pipeline.history import History
 from pipeline.playout import Playout
-from pipeline.session import Session, SessionSettings
+from pipeline.session import Session
+from pipeline.session_settings import SessionSettings, session_settings_for
 from pipeline.speech import SpeechSettings
 from pipeline.turn_taking import TurnSettings
 
@@ -47,7 +48,8 @@ class SessionMaker:
     async def __call__(self, agent: Agent, playout: Playout, history: History | None = None) -> Session:
         """Return a session with this agent. Raises EngineUnavailable where an engine it wants cannot be used."""
         agent, engines = await self._engines.for_agent(agent)
-        session = Session(agent, engines, playout, self._settings, history)
+        settings = session_settings_for(agent.detector, self._settings) if agent.detector else self._settings
+        session = Session(agent, engines, playout, settings, history)
         session.subscribe(self._metrics.observe)
         return session
 

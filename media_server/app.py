@@ -44,7 +44,6 @@ METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
 ENGINE_SET: web.AppKey[EngineSet] = web.AppKey("engine_set", EngineSet)
 SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor", Supervisor)
 HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
-SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor", Supervisor)
 
 SERVED: tuple[Kind, ...] = ("stt", "llm", "tts")
 """The kinds of engine that have routes of their own."""

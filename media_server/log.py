@@ -20,7 +20,19 @@ SESSION: ContextVar[str] = ContextVar("session", default="-")
 ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 """Control characters, which could forge a line or command a terminal. What strangers send may be in a message."""
 
-QUIET = ("aioice", "aiortc", "aiohttp.access", "asyncio", "av", "faster_whisper", "huggingface_hub", "httpx", "nltk")
+QUIET = (
+    "aioice",
+    "aiosqlite",
+    "alembic",
+    "aiortc",
+    "aiohttp.access",
+    "asyncio",
+    "av",
+    "faster_whisper",
+    "huggingface_hub",
+    "httpx",
+    "nltk",
+)
 
 
 def _stamp(record: logging.LogRecord) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from aiohttp import WSMsgType, web
 
 from pipeline.audio import Pcm
+from pipeline.engines import Kind, load
+from pipeline.threads import EngineThreads, run_in_thread
 
 KEY = "canary-key-0123456789"
 RATE_HZ = 24_000
@@ -48,6 +51,47 @@ async def serving(handle: Script) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+async def created(kind: Kind, name: str, settings: Mapping[str, str]) -> Any:
+    """Create an engine as the server does: in a thread, while the loop runs."""
+    threads = EngineThreads("create")
+    try:
+        return await run_in_thread(threads, lambda: load(kind, name, settings))
+    finally:
+        threads.close()
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run; tasks and threads left over and a default executor are errors."""
+
+    async def tidy() -> None:
+        before = set(threading.enumerate())
+        async with asyncio.timeout(20.0):
+            await main
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert set(threading.enumerate()) == before
+        assert getattr(asyncio.get_running_loop(), "_default_executor", None) is None
+
+    asyncio.run(tidy())
+
+
+async def nothing_is_ended_by_the_garbage_collector() -> None:
+    """Fail where generators were left half way: the loop ends each that is collected in a task of nobody."""
+    loop = asyncio.get_running_loop()
+    begun: list[object] = []
+    factory = loop.get_task_factory()
+
+    def noting(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        begun.append(coro)
+        return asyncio.Task(coro, loop=loop, **options)
+
+    loop.set_task_factory(noting)
+    gc.collect()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    loop.set_task_factory(factory)
+    assert [coro for coro in begun if "athrow" in type(coro).__name__ or "asend" in type(coro).__name__] == []
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .audio import Pcm
+from .audio import SPEECH_RATE_HZ, Pcm
 from .engines import EndOfTurn, Engines
 from .errors import EngineError
 from .events import SpeechEnded, SpeechStarted
@@ -50,6 +50,7 @@ class Listening:
         self._utterances: list[Utterance] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: Utterance | None = None
+        self._heard_s = 0.0
 
     @property
     def language(self) -> str | None:
@@ -58,9 +59,14 @@ class Listening:
 
     def push(self, pcm: Pcm) -> list[SpeechStarted | SpeechEnded]:
         """Hear more of the caller."""
+        self._heard_s = asyncio.get_running_loop().time()
         if self._open is not None:
             self._open.feed(pcm)
         return self.ear.push(pcm)
+
+    def came_in_s(self, at_samples: int) -> float:
+        """Return when this sample came in, on the loop's clock."""
+        return self._heard_s - (self.ear.heard_samples - at_samples) / SPEECH_RATE_HZ
 
     def start(self, from_samples: int) -> None:
         """Transcribe a new utterance of this turn, from the sample on (as far back as it is kept)."""

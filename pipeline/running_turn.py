@@ -20,7 +20,7 @@ class RunningTurn:
     """An utterance is being transcribed whose audio is not complete."""
     prepared: str | None = None
     began_samples: int = 0
-    ended_samples: int = 0
+    ended_samples: int | None = None
 
     def type(self, text: str) -> None:
         """Add typed words; of all that was typed the end counts, as in the history."""

@@ -16,7 +16,7 @@ from typing import Literal, Self, assert_never
 from . import turn_actions as act
 from .agents import Agent
 from .answering import Answering
-from .audio import SPEECH_RATE_HZ, Pcm
+from .audio import Pcm
 from .engines import Engines
 from .events import EngineFailed, Event, SessionClosed, SpeechEnded, SpeechStarted, TranscriptUpdated, TurnEnded
 from .history import History
@@ -217,16 +217,12 @@ class Session:
             case act.Interrupt():
                 self.answering.interrupt()
             case act.EndTurn(text, ended_samples):
-                self._end_turn(text, self._came_in_s(ended_samples))
+                self._end_turn(text, ended_samples)
             case _:
                 assert_never(action)
 
-    def _came_in_s(self, at_samples: int) -> float:
-        """When this sample of the caller's came in, on the loop's clock."""
-        ago_s = (self._listening.ear.heard_samples - at_samples) / SPEECH_RATE_HZ
-        return asyncio.get_running_loop().time() - ago_s
-
-    def _end_turn(self, text: str, speech_end_s: float) -> None:
+    def _end_turn(self, text: str, ended_samples: int | None) -> None:
+        now_s = asyncio.get_running_loop().time()
         language = self._listening.language
         self._listening.forget()
         self._turn += 1
@@ -236,8 +232,8 @@ class Session:
         words_final_s, self._words_final_s = self._words_final_s, None
         self.answering.answer(
             text,
-            speech_end_s=speech_end_s,
-            endpoint_s=asyncio.get_running_loop().time(),
+            speech_end_s=now_s if ended_samples is None else self._listening.came_in_s(ended_samples),
+            endpoint_s=now_s,
             stt_s=words_final_s,
         )
         self._act(next_turn)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from .audio import SAMPLES_PER_MS, SPEECH_RATE_HZ
 from .reply import Patience
 from .speech import SpeechSettings
 from .speech_detector import WINDOWS_PER_S, DetectorSettings
@@ -29,10 +31,10 @@ def session_settings_for(detector: DetectorSettings, base: SessionSettings) -> S
     ``min_speech_duration`` long; it ends after ``max_silence_duration`` without one, whatever an end-of-turn engine
     thinks, or when it is ``max_recording_duration`` long. That its answer is prepared in an earlier pause stays.
     """
-    silence_ms = _windows_ms(detector.max_silence_duration, least=1)
+    silence_ms = max(WINDOW_MS, _windows_ms(math.ceil, detector.max_silence_duration))
     speech = replace(
         base.speech,
-        min_speech_ms=_windows_ms(detector.min_speech_duration),
+        min_speech_ms=_windows_ms(math.ceil, detector.min_speech_duration),
         pause_ms=min(base.speech.pause_ms, silence_ms // 2),
         gap_ms=silence_ms,
     )
@@ -40,11 +42,11 @@ def session_settings_for(detector: DetectorSettings, base: SessionSettings) -> S
         base.turns,
         endpoint_ms=silence_ms,
         endpoint_max_ms=silence_ms,
-        max_turn_ms=_windows_ms(detector.max_recording_duration, least=1),
+        max_turn_ms=max(WINDOW_MS, _windows_ms(math.floor, detector.max_recording_duration)),
     )
     return replace(base, speech=speech, turns=turns)
 
 
-def _windows_ms(duration_s: float, least: int = 0) -> int:
-    """Return how long the detector's windows are that take at least so long."""
-    return max(least, math.ceil(round(duration_s * 1000, 6) / WINDOW_MS)) * WINDOW_MS
+def _windows_ms(whole: Callable[[float], int], duration_s: float) -> int:
+    """Return the duration as so many of the detector's windows, counted in samples as it does."""
+    return whole(round(duration_s * SPEECH_RATE_HZ) / SAMPLES_PER_MS / WINDOW_MS) * WINDOW_MS

@@ -41,10 +41,10 @@ class RevokeReply:
 
 @dataclass(frozen=True, slots=True)
 class EndTurn:
-    """The turn is over: answer these words, the last of which were spoken (or typed) before ``ended_samples``."""
+    """The turn is over: answer these words. The caller spoke up to ``ended_samples``, None if they only typed."""
 
     text: str
-    ended_samples: int
+    ended_samples: int | None
 
 
 @dataclass(frozen=True, slots=True)

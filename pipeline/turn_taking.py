@@ -120,8 +120,7 @@ class TurnTaking:
             self.reset()
             return [act.DropUtterance(), act.ResumeReply()]
         self.caller = Caller.PAUSED
-        self._settled_samples = self._turn.ended_samples = at_samples
-        return self._end_utterance()
+        return self._end_utterance(at_samples)
 
     def pressed(self, at_samples: int) -> list[Action]:
         """The caller holds the talk button from here on: theirs is the floor, and no pause ends their turn."""
@@ -139,14 +138,13 @@ class TurnTaking:
 
     def typed(self, text: str, at_samples: int) -> list[Action]:
         """The caller typed a whole turn: it replaces the one being spoken, or joins the one that waits."""
-        turn = self._turn
         if not self._must_wait:
             self.reset()
             self._waiting, self._settled_samples = None, at_samples
-            return [act.Interrupt(), act.DropUtterance(), act.EndTurn(text, at_samples)]
-        turn.type(text)
+            return [act.Interrupt(), act.DropUtterance(), act.EndTurn(text, None)]
+        self._turn.type(text)
         if self.caller is Caller.SILENT:
-            self.caller, turn.ended_samples = Caller.DONE, at_samples
+            self.caller = Caller.DONE
         return []
 
     def received(self, now_samples: int, last_speech_samples: int, *, stirring: bool = False) -> list[Action]:
@@ -215,9 +213,12 @@ class TurnTaking:
         self._turn.open, self._turn.final = True, False
         return act.StartUtterance(max(self._settled_samples, at_samples - self._settings.preroll_ms * SAMPLES_PER_MS))
 
-    def _end_utterance(self) -> list[Action]:
-        was_open, self._turn.open = self._turn.open, False
-        return [act.EndUtterance()] if was_open else []
+    def _end_utterance(self, at_samples: int) -> list[Action]:
+        self._settled_samples = at_samples
+        if not self._turn.open:
+            return []
+        self._turn.open, self._turn.ended_samples = False, at_samples
+        return [act.EndUtterance()]
 
     def _while_speaking(self, now_samples: int, last_speech_samples: int) -> list[Action]:
         spoken_samples = last_speech_samples - self._started_samples
@@ -239,7 +240,7 @@ class TurnTaking:
     def _while_paused(self, now_samples: int, stirring: bool) -> list[Action]:
         if self._lasts(now_samples, self._settings.max_turn_ms):
             return self._cut(now_samples)
-        self._turn.over = not stirring and now_samples - self._turn.ended_samples >= self._endpoint_samples()
+        self._turn.over = not stirring and now_samples - self._settled_samples >= self._endpoint_samples()
         return self._end_if_over()
 
     def _lasts(self, now_samples: int, limit_ms: int) -> bool:
@@ -248,18 +249,15 @@ class TurnTaking:
     def _split(self, now_samples: int) -> list[Action]:
         if now_samples - self._started_samples < self._settings.max_utterance_ms * SAMPLES_PER_MS:
             return []
-        self._started_samples = self._settled_samples = now_samples
-        return [*self._end_utterance(), self._start_utterance(now_samples)]
+        self._started_samples = now_samples
+        return [*self._end_utterance(now_samples), self._start_utterance(now_samples)]
 
     def _cut(self, now_samples: int) -> list[Action]:
         return [act.CutSpeech(), *self._finish(now_samples)]
 
     def _finish(self, at_samples: int) -> list[Action]:
         self.caller = Caller.DONE
-        self._settled_samples = at_samples
-        if self._turn.open:
-            self._turn.ended_samples = at_samples
-        return self._end_utterance() + self._end_if_over()
+        return self._end_utterance(at_samples) + self._end_if_over()
 
     def _endpoint_samples(self) -> int:
         s = self._settings

@@ -1,7 +1,8 @@
 """A conversation as a line of text, run in virtual time.
 
-One character is 20 ms of the caller: ``#`` speaks, ``.`` is silent. ``play("....####....")`` runs the whole session
-with fakes and returns what left the playout and what was told, each with its time in ms after the script's first frame.
+One character is 20 ms of the caller: ``#`` speaks, ``.`` is silent; ``(`` presses the talk button, ``)`` releases it,
+``T`` types, all in no time. ``play("....####....")`` runs the whole session with fakes and returns what left the
+playout and what was told, each with its time in ms after the script's first frame.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ import numpy as np
 from pipeline.agents import Agent
 from pipeline.audio import AudioFormat, AudioFrame
 from pipeline.engines import Engines
-from pipeline.events import EngineFailed, Event, Message, ReplyFinished, ReplyInterrupted, ReplyStarted
+from pipeline.events import (
+    EngineFailed,
+    Event,
+    Message,
+    ReplyFinished,
+    ReplyInterrupted,
+    ReplyStarted,
+    SpeechEnded,
+    SpeechStarted,
+)
 from pipeline.playout import Playout
 from pipeline.session import Session, SessionSettings
 
@@ -28,6 +38,11 @@ E = TypeVar("E")
 FRAME_MS = 20
 SPEECH = np.full(320, 8_000, np.int16)
 SILENCE = np.zeros(320, np.int16)
+ACTS: dict[str, Callable[[Session], None]] = {
+    "(": Session.start_speech,
+    ")": Session.end_speech,
+    "T": lambda session: session.push_text("typed"),
+}
 
 
 @dataclass
@@ -87,9 +102,13 @@ async def conversation(
         session.greet()
         if at is not None:
             loop.call_at(start_s + at[0] / 1000, at[1], session)
-        for i, char in enumerate(script):
-            due_s = start_s + (i + 1) * FRAME_MS / 1000
-            await asyncio.sleep(max(0.0, due_s - loop.time()))
+        frames = 0
+        for char in script:
+            if char in ACTS:
+                ACTS[char](session)
+                continue
+            frames += 1
+            await asyncio.sleep(max(0.0, start_s + frames * FRAME_MS / 1000 - loop.time()))
             session.push_audio(SPEECH if char == "#" else SILENCE)
         played.history = list(session.history.messages)
         ear.cancel()
@@ -106,12 +125,15 @@ def play(script: str, engines: Engines | None = None, **more: object) -> Played:
 
 
 def check(played: Played) -> None:
-    """Check the invariants: one terminal event a reply, alternating history, an even clock, nothing stale."""
+    """Check the invariants: one terminal event a reply, alternating history, speech that starts and ends in turns."""
     started = [e.reply for e in played.all(ReplyStarted)]
     assert len(set(started)) == len(started)
     _check_replies(played)
     roles = [m.role for m in played.history]
     assert all(a != b for a, b in pairwise(roles)), roles
+    speech = [event for _, event in played.events if isinstance(event, SpeechStarted | SpeechEnded)]
+    assert all(isinstance(event, SpeechEnded) == i % 2 for i, event in enumerate(speech)), speech
+    assert all(a.at_samples <= b.at_samples for a, b in pairwise(speech)), speech
     assert played.names()[-1] == "SessionClosed"
 
 

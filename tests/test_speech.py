@@ -16,11 +16,25 @@ W = 320
 
 
 def _events(script: str, settings: SpeechSettings | None = None) -> list[object]:
-    """One character is a window of 20 ms: ``#`` speech, ``-`` unsure (0.4), ``.`` silence."""
+    """One character is a window of 20 ms: ``#`` speech, ``-`` unsure (0.4), ``.`` silence.
+
+    Between them ``(`` presses the talk button, ``)`` releases it, ``|`` cuts.
+    """
     segmenter = SpeechSegmenter(settings or SpeechSettings(min_speech_ms=60, pause_ms=100))
     probability = {"#": 0.9, "-": 0.4, ".": 0.1}
-    told = (segmenter.push(probability[char], W) for char in script)
+    told: list[object] = []
+    samples = 0
+    for char in script:
+        if char in probability:
+            samples += W
+            told.append(segmenter.push(probability[char], W))
+        else:
+            told.append(segmenter.cut() if char == "|" else _button(segmenter, char, samples))
     return [event for event in told if event is not None]
+
+
+def _button(segmenter: SpeechSegmenter, char: str, samples: int) -> object:
+    return segmenter.press(samples) if char == "(" else segmenter.release(samples)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +52,63 @@ def _events(script: str, settings: SpeechSettings | None = None) -> list[object]
 )
 def test_segments(script: str, expected: list[object]) -> None:
     assert _events(script) == expected
+
+
+START, END = SpeechStarted(2 * W), SpeechEnded(8 * W)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("..(......)......", [START, END]),
+        ("..(####..)......", [START, END]),
+        ("..(#.#.##)......", [START, END]),
+        ("..(......)))....", [START, END]),
+        ("..((..(....)......", [START, END]),
+        ("..###(...)......", [START, END]),
+        ("..(....##)##########......", [START, END]),
+        ("..(....##)####....####....", [START, END]),
+        ("..(....#.)....###.....", [START, END, SpeechStarted(12 * W), SpeechEnded(15 * W)]),
+        ("..(#.....)###.....", [START, END, SpeechStarted(8 * W), SpeechEnded(11 * W)]),
+        ("..(....##)####(#..)....", [START, END, SpeechStarted(12 * W), SpeechEnded(15 * W)]),
+        ("..######|", [START, END]),
+        ("..######|##.....", [START, END]),
+        ("..######|###.....", [START, END, SpeechStarted(8 * W), SpeechEnded(11 * W)]),
+        ("..(....##|)##", [START, END]),
+        ("..##|##|", []),
+    ],
+)
+def test_the_talk_button_and_cuts(script: str, expected: list[object]) -> None:
+    assert _events(script) == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("..#.........", []),
+        ("..#.#.......", [SpeechStarted(2 * W), SpeechEnded(5 * W)]),
+        ("..#...#.......", [SpeechStarted(2 * W), SpeechEnded(7 * W)]),
+        ("..#....#.......", []),
+        ("..###..#.......", [SpeechStarted(2 * W), SpeechEnded(5 * W), SpeechStarted(7 * W), SpeechEnded(8 * W)]),
+        ("..###...#.......", [SpeechStarted(2 * W), SpeechEnded(5 * W), SpeechStarted(8 * W), SpeechEnded(9 * W)]),
+        ("..###....#.......", [SpeechStarted(2 * W), SpeechEnded(5 * W)]),
+        ("..###..|#.......", [SpeechStarted(2 * W), SpeechEnded(5 * W)]),
+        ("..(##)..##...###.....", [SpeechStarted(2 * W), SpeechEnded(4 * W)]),
+        ("..(##)....###..", [SpeechStarted(2 * W), SpeechEnded(4 * W), SpeechStarted(8 * W), SpeechEnded(11 * W)]),
+    ],
+)
+def test_speech_with_gaps(script: str, expected: list[object]) -> None:
+    """An onset of 60 ms may hold gaps of less than 80 ms; speech that pauses for less goes on at once."""
+    assert _events(script, SpeechSettings(min_speech_ms=60, pause_ms=40, gap_ms=80)) == expected
+
+
+def test_speech_stirs_while_it_may_go_on() -> None:
+    segmenter = SpeechSegmenter(SpeechSettings(min_speech_ms=60, pause_ms=40, gap_ms=80))
+    stirring = []
+    for char in ".#..###.....":
+        segmenter.push(float(char == "#"), W)
+        stirring.append("!" if segmenter.stirring else " ")
+    assert "".join(stirring) == " !!!    !!  "
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=40), st.randoms(use_true_random=False))

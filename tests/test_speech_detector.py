@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.audio import Pcm, silence
-from pipeline.speech_detector import AudioSpeechDetector, is_loud
+from pipeline.speech_detector import AudioSpeechDetector, DetectorSettings, is_loud
+
+from .recordings import WORDS, recording
 
 RATE_HZ = 16_000
 Cut = tuple[int, str, bytes]
@@ -110,20 +113,99 @@ def test_other_rates_keep_the_durations() -> None:
     assert result["action"] == "process"
 
 
+SLOW_HZ = 1_600
+"""Windows of 16 samples: streams of many windows, and pieces of single samples, in little time."""
+NUMBERS = {"min_speech_duration": 0.1, "max_silence_duration": 0.15, "max_recording_duration": 0.8}
+PIECES = st.lists(st.integers(1, 2_000), min_size=1, max_size=6)
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> Pcm:
-    parts = draw(st.lists(st.tuples(st.booleans(), st.integers(1, 12_000)), min_size=1, max_size=8))
-    return np.concatenate([loud(n / RATE_HZ) if speech else silence(n) for speech, n in parts])
+    parts = draw(st.lists(st.tuples(st.booleans(), st.integers(1, 1_200)), min_size=1, max_size=12))
+    return np.concatenate([np.full(samples, 8_000 * speech, np.int16) for speech, samples in parts])
 
 
-@given(streams(), st.lists(st.integers(1, 20_000), min_size=1, max_size=6))
-def test_chunking_changes_neither_the_recordings_nor_their_order(audio: Pcm, lengths: list[int]) -> None:
-    settings = {"min_speech_duration": 0.1, "max_silence_duration": 0.15, "max_recording_duration": 0.8}
+def slow_detector() -> AudioSpeechDetector:
+    return AudioSpeechDetector(SLOW_HZ, **NUMBERS)
+
+
+def expected(audio: Pcm) -> list[Cut]:
+    """Decide over the whole stream at once, as the documentation has it: a slow and plain second opinion."""
+    windows = audio[: len(audio) // 16 * 16].reshape(-1, 16)
+    loud = np.flatnonzero(windows.max(1) > 0.1 * 32768)
+    found: list[Cut] = []
+    at = 0
+    while len(loud := loud[loud >= at]):
+        pauses = np.flatnonzero(np.diff([*loud, loud[-1] + 1_000]) > 15)
+        silence_end, limit = loud[pauses[0]] + 1 + 15, loud[0] + 80
+        at = int(min(silence_end, limit))
+        spoken = loud[loud < at][-1] + 1 - loud[0]
+        if at <= len(windows) and spoken >= 10:
+            reason = "speech_end_detected" if silence_end <= limit else "max_recording_duration"
+            found.append((at * 16, reason, windows[loud[0] : at].tobytes()))
+    return found
+
+
+@settings(deadline=None)
+@given(streams(), PIECES)
+def test_chunking_changes_neither_the_recordings_nor_the_sample_at_which_they_are_decided(
+    audio: Pcm, lengths: list[int]
+) -> None:
+    """Each recording is returned by the call whose chunk holds the sample that decides, whatever the chunks are."""
+    ends = [min(end, len(audio)) for end in itertools.accumulate(lengths * len(audio))]
+    pieces = cuts(slow_detector(), audio, itertools.cycle(lengths))
+    assert pieces == [(next(end for end in ends if end >= at), *cut) for at, *cut in expected(audio)]
+
+
+@settings(deadline=None)
+@given(streams(), PIECES)
+def test_who_asks_once_a_chunk_gets_the_same_recordings_if_later(audio: Pcm, lengths: list[int]) -> None:
+    detector = slow_detector()
+    ends = [0, *(end for end in itertools.accumulate(lengths * len(audio)) if end < len(audio)), len(audio)]
+    chunks = [audio[begin:end] for begin, end in itertools.pairwise(ends)] + [silence(0)] * len(audio)
+    results = [detector.add_audio_chunk(chunk) for chunk in chunks]
+    found = [(r["reason"], np.concatenate(r["audio_chunks"]).tobytes()) for r in results if r["action"] == "process"]
+    assert found == [(reason, pcm) for _, reason, pcm in expected(audio)]
+
+
+@pytest.mark.parametrize("name", sorted(WORDS))
+@pytest.mark.parametrize("lengths", [[7], [320], [4096], [1_000_000]])
+def test_recorded_speech_is_cut_alike_in_any_pieces(name: str, lengths: list[int]) -> None:
+    audio = np.concatenate([recording(name), silence(16_000)])
+    settings = {"energy_threshold": 0.02}
     whole = cuts(AudioSpeechDetector(**settings), audio, itertools.cycle([160]))  # type: ignore[arg-type]
     pieces = cuts(AudioSpeechDetector(**settings), audio, itertools.cycle(lengths))  # type: ignore[arg-type]
-    assert [cut[1:] for cut in pieces] == [cut[1:] for cut in whole]
-    for (late, _, _), (early, _, _) in zip(pieces, whole, strict=True):
-        assert early <= late < early + max(lengths)  # decided at the chunk that holds the deciding sample
+    assert [cut[1:] for cut in pieces] == [cut[1:] for cut in whole] and len(whole) >= 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ({"energy_threshold": -0.1}, "energy_threshold"),
+        ({"energy_threshold": 1.1}, "energy_threshold"),
+        ({"energy_threshold": math.nan}, "energy_threshold"),
+        ({"min_speech_duration": -1.0}, "min_speech_duration"),
+        ({"max_silence_duration": math.inf}, "max_silence_duration"),
+        ({"max_recording_duration": math.nan}, "max_recording_duration"),
+        ({"sample_rate": 0}, "sample_rate"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_by_name(numbers: dict[str, float], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        AudioSpeechDetector(**numbers)  # type: ignore[arg-type]
+    if named != "sample_rate":
+        with pytest.raises(ValueError, match=named):
+            DetectorSettings(**numbers)
+
+
+@pytest.mark.parametrize("chunk", [np.zeros(160), np.zeros((160, 2), np.int16), np.zeros(160, np.uint8)])
+def test_audio_in_another_shape_is_refused(chunk: Pcm) -> None:
+    with pytest.raises(ValueError, match="int16"):
+        AudioSpeechDetector().add_audio_chunk(chunk)
+
+
+def test_a_recording_is_not_a_sample_longer_than_its_limit() -> None:
+    assert recordings(np.concatenate([loud(1.0), quiet(1.0)]), max_recording_duration=0.505)[0][1] == 500
 
 
 def test_the_chunk_is_the_callers_to_use_again() -> None:

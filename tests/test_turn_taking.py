@@ -123,3 +123,192 @@ def test_when_the_reply_ends_by_itself_a_short_word_is_no_longer_a_cough() -> No
     m.speech_started(5000 * MS)
     m.agent(Agent.LISTENING)
     assert m.speech_ended(5100 * MS) == [act.EndUtterance()]
+
+
+def test_a_press_is_a_turn_from_the_button_to_the_button() -> None:
+    m = _machine()
+    assert m.pressed(1000 * MS) == [] and m.pressed(1010 * MS) == []
+    assert m.received(1099 * MS, 0) == []
+    assert m.received(1100 * MS, 0) == [act.StartUtterance(900 * MS)]
+    assert m.speech_started(1200 * MS) == [] and m.speech_ended(1300 * MS) == []
+    assert m.received(9000 * MS, 1300 * MS) == []
+    assert m.words("hi", final=False) == []
+    assert m.released(9000 * MS) == [act.EndUtterance()] and m.released(9010 * MS) == []
+    assert m.received(9500 * MS, 9100 * MS) == []
+    assert m.words("hi", final=True) == [act.EndTurn("hi", 9000 * MS)]
+    assert m.caller is Caller.SILENT and m.released(9600 * MS) == []
+
+
+def test_a_press_without_words_is_no_turn() -> None:
+    m = _machine()
+    m.pressed(1000 * MS)
+    m.received(1100 * MS, 0)
+    m.released(2000 * MS)
+    assert m.words("", final=True) == [act.DropUtterance()] and m.caller is Caller.SILENT
+
+
+def test_a_press_too_short_to_say_anything_is_not_transcribed() -> None:
+    m = _machine()
+    m.pressed(1000 * MS)
+    assert m.received(1099 * MS, 0) == []
+    assert m.released(1099 * MS) == [act.DropUtterance()] and m.caller is Caller.SILENT
+
+
+def test_a_press_interrupts_at_once() -> None:
+    for agent in (Agent.THINKING, Agent.SPEAKING):
+        m = _machine()
+        m.agent(agent)
+        assert m.pressed(5000 * MS) == [act.Interrupt()]
+        assert m.agent(Agent.LISTENING) == []
+        assert m.received(5100 * MS, 0) == [act.StartUtterance(4900 * MS)]
+
+
+def test_a_press_takes_over_the_utterance_that_is_open() -> None:
+    m = _machine()
+    m.agent(Agent.SPEAKING)
+    m.speech_started(5000 * MS)
+    assert m.pressed(5100 * MS) == [act.Interrupt()]
+    assert m.received(6000 * MS, 6000 * MS) == []
+    assert m.released(7000 * MS) == [act.EndUtterance()]
+
+
+def test_a_press_in_a_pause_goes_on_with_the_turn() -> None:
+    m = _paused("hi")
+    assert m.pressed(2100 * MS) == []
+    assert m.received(2200 * MS, 2000 * MS) == [act.StartUtterance(2000 * MS)]
+    assert m.words("hi you", final=False) == [act.RevokeReply()]
+    assert m.released(3000 * MS) == [act.EndUtterance()]
+    assert m.words("hi you", final=True) == [act.EndTurn("hi you", 3000 * MS)]
+
+
+def test_the_button_tipped_in_a_pause_ends_the_turn() -> None:
+    m = _paused("hi")
+    m.pressed(2050 * MS)
+    assert m.released(2060 * MS) == [act.EndTurn("hi", 2000 * MS)]
+
+
+def test_a_second_press_before_the_words_goes_on_with_the_turn_and_repeats_nothing() -> None:
+    m = _machine()
+    m.pressed(1000 * MS)
+    m.received(1100 * MS, 0)
+    m.released(2000 * MS)
+    m.pressed(2050 * MS)
+    assert m.words("one", final=True) == []
+    assert m.received(2150 * MS, 0) == [act.StartUtterance(2000 * MS)]
+    m.released(3000 * MS)
+    assert m.words("one two", final=True) == [act.EndTurn("one two", 3000 * MS)]
+
+
+def test_a_long_press_is_cut_into_utterances_and_a_stuck_button_released() -> None:
+    m = _machine(max_utterance_ms=1000, max_press_ms=1500)
+    m.pressed(0)
+    assert m.received(100 * MS, 0) == [act.StartUtterance(0)]
+    assert m.received(1000 * MS, 0) == [act.EndUtterance(), act.StartUtterance(1000 * MS)]
+    assert m.received(1500 * MS, 0) == [act.CutSpeech(), act.EndUtterance()]
+    assert m.words("endless", final=True) == [act.EndTurn("endless", 1500 * MS)]
+
+
+def test_speech_after_the_release_waits_for_the_answer_and_is_then_a_barge_in() -> None:
+    def released() -> TurnTaking:
+        m = _machine()
+        m.pressed(1000 * MS)
+        m.received(1100 * MS, 0)
+        m.released(2000 * MS)
+        assert m.speech_started(2300 * MS) == []
+        return m
+
+    start = act.StartUtterance(2200 * MS)
+    m = released()
+    assert m.words("hi", final=True) == [act.EndTurn("hi", 2000 * MS)]
+    assert m.agent(Agent.THINKING) == [act.HoldReply(), start]
+    assert m.received(2560 * MS, 2560 * MS) == [act.Interrupt()]
+    m = released()
+    assert m.speech_ended(2900 * MS) == []
+    m.words("hi", final=True)
+    assert m.agent(Agent.THINKING) == [act.HoldReply(), start, act.Interrupt(), act.EndUtterance()]
+    assert m.caller is Caller.PAUSED
+    m = released()
+    assert m.speech_ended(2400 * MS) == []
+    m.words("hi", final=True)
+    assert m.agent(Agent.THINKING) == [act.HoldReply(), start, act.DropUtterance(), act.ResumeReply()]
+    m = released()
+    assert m.words("", final=True) == [act.DropUtterance(), start] and m.caller is Caller.SPEAKING
+
+
+def test_a_press_over_an_agent_that_may_not_be_interrupted_is_answered_after_it() -> None:
+    m = _machine(allow_interruptions=False)
+    m.agent(Agent.SPEAKING)
+    assert m.pressed(5000 * MS) == []
+    assert m.received(5100 * MS, 0) == [act.StartUtterance(4900 * MS)]
+    assert m.released(6000 * MS) == [act.EndUtterance()]
+    assert m.words("hi", final=True) == []
+    assert m.agent(Agent.LISTENING) == [act.EndTurn("hi", 6000 * MS)]
+
+
+def test_a_reply_that_ends_during_the_press_changes_nothing() -> None:
+    m = _machine(allow_interruptions=False)
+    m.agent(Agent.SPEAKING)
+    m.pressed(5000 * MS)
+    m.received(5100 * MS, 0)
+    assert m.agent(Agent.LISTENING) == []
+    m.released(6000 * MS)
+    assert m.words("hi", final=True) == [act.EndTurn("hi", 6000 * MS)]
+
+
+def test_typed_words_replace_the_turn_that_is_spoken() -> None:
+    m = _paused()
+    assert m.typed("typed", 2100 * MS) == [act.Interrupt(), act.DropUtterance(), act.EndTurn("typed", None)]
+    assert m.received(9000 * MS, 2000 * MS) == []
+    assert m.speech_started(2120 * MS) == [act.StartUtterance(2100 * MS)]
+
+
+def test_typed_words_wait_for_an_agent_that_may_not_be_interrupted() -> None:
+    m = _machine(allow_interruptions=False)
+    m.agent(Agent.SPEAKING)
+    assert m.typed("one", 5000 * MS) == [] and m.typed("two", 5100 * MS) == []
+    assert m.agent(Agent.LISTENING) == [act.EndTurn("one two", None)]
+    m.agent(Agent.THINKING)
+    m.typed("x" * 20_000, 6000 * MS)
+    m.typed("end", 6000 * MS)
+    [turn] = m.agent(Agent.LISTENING)
+    assert isinstance(turn, act.EndTurn) and len(turn.text) == 16_384 and turn.text.endswith("x end")
+
+
+def test_what_is_typed_and_said_while_the_agent_is_let_finish_is_one_turn() -> None:
+    m = _machine(allow_interruptions=False)
+    m.agent(Agent.SPEAKING)
+    m.typed("typed", 5000 * MS)
+    m.pressed(5100 * MS)
+    m.received(5200 * MS, 0)
+    assert m.agent(Agent.LISTENING) == []
+    m.released(6000 * MS)
+    assert m.words("said", final=True) == [act.EndTurn("typed said", 6000 * MS)]
+
+
+def test_a_turn_that_is_too_long_is_answered_and_what_follows_is_new() -> None:
+    m = _machine(max_turn_ms=10_000)
+    m.speech_started(1000 * MS)
+    assert m.received(10_999 * MS, 10_999 * MS) == []
+    assert m.received(11_000 * MS, 11_000 * MS) == [act.CutSpeech(), act.EndUtterance()]
+    assert m.speech_started(11_300 * MS) == []
+    assert m.words("long", final=True) == [act.EndTurn("long", 11_000 * MS)]
+    assert m.agent(Agent.THINKING) == [act.HoldReply(), act.StartUtterance(11_200 * MS)]
+
+
+def test_a_turn_that_becomes_too_long_in_a_pause_is_over() -> None:
+    m = _machine(max_turn_ms=1100)
+    m.speech_started(1000 * MS)
+    m.speech_ended(2000 * MS)
+    m.words("hi", final=True)
+    assert m.received(2100 * MS, 2000 * MS, stirring=True) == [act.CutSpeech(), act.EndTurn("hi", 2000 * MS)]
+
+
+def test_deaf_ears_lose_what_is_being_said_and_nothing_else() -> None:
+    m = _machine()
+    m.speech_started(0)
+    assert m.deafened(500 * MS) == [act.DropUtterance(), act.RevokeReply(), act.ResumeReply()]
+    m.pressed(1000 * MS)
+    m.received(1100 * MS, 0)
+    assert m.deafened(2000 * MS) == [act.EndUtterance()]
+    assert m.deafened(2000 * MS) == []
+    assert m.words("hi", final=True) == [act.EndTurn("hi", 2000 * MS)]

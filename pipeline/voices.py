@@ -9,7 +9,7 @@ import re
 import tempfile
 import wave
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,8 +32,10 @@ SPEECH_FROM_DBFS: Final = -45.0
 """Level of 20 ms, from which they may be speech: a quiet voice has -35, a good room's noise -60."""
 VARIES_FROM_DB: Final = 6.0
 """Between the loudest and the quietest tenth of it: speech has 20 and more, tones, hum and noise under 3."""
-CLIPPED_FROM: Final = 0.05
-"""Share of samples at full scale: loud music has under 0.01."""
+FULL_SCALE_FROM: Final = 29_000
+"""-1 dBFS: converting its rate rounds the flat tops of what was clipped."""
+CLIPPED_FROM: Final = 0.03
+"""Share of samples there: speech as loud as fits has 0.0001, driven 12 dB further 0.03."""
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".unfinished-"
@@ -114,15 +116,14 @@ class VoiceSamples:
 
     def _sweep(self, keep: frozenset[str], older_than_s: float) -> int:
         before_s = datetime.now(UTC).timestamp() - older_than_s
+        removed = 0
         with _answering_for("swept"):
-            old = [
-                path
-                for path in self._folder.glob("*")
-                if _is_ours(path) and path.stem not in keep and path.stat().st_mtime < before_s
-            ]
-            for path in old:
-                path.unlink(missing_ok=True)
-        return len(old)
+            for path in filter(_is_ours, self._folder.glob("*")):
+                with suppress(FileNotFoundError):  # another process was faster
+                    if path.stem not in keep and path.stat().st_mtime < before_s:
+                        path.unlink()
+                        removed += 1
+        return removed
 
 
 def _is_ours(path: Path) -> bool:
@@ -170,7 +171,7 @@ def _why_not(pcm: Pcm, least_s: float) -> str | None:
         return "is silent: record it again, closer to the microphone"
     if speech_s < SPEECH_LEAST_S:
         return f"is loud enough for {speech_s:.1f} s only: send at least {SPEECH_LEAST_S:g} s of clear speech"
-    if np.count_nonzero(np.abs(pcm.astype(np.int32)) >= 32_700) > CLIPPED_FROM * len(pcm):
+    if np.count_nonzero(np.abs(pcm.astype(np.int32)) >= FULL_SCALE_FROM) > CLIPPED_FROM * len(pcm):
         return "is overdriven: record it again with less gain"
     if np.percentile(levels, 90) - np.percentile(levels, 10) < VARIES_FROM_DB:
         return "is a steady sound and no speech: send a recording of somebody speaking"

@@ -16,7 +16,7 @@ KINDS = {
     "8 bit wav": ("wav", "pcm_mulaw", 8_000),
     "24 bit wav": ("wav", "pcm_s24le", 96_000),
     "aiff": ("aiff", "pcm_s16be", 44_100),
-    "flac": ("flac", "flac", 48_000),
+    "flac": ("flac", "flac", 16_000),
     "mp3": ("mp3", "libmp3lame", 44_100),
     "aac": ("adts", "aac", 44_100),
     "m4a": ("ipod", "aac", 44_100),

@@ -1,0 +1,187 @@
+"""Voice samples: which are taken, how they are kept, and when they go."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import wave
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import voices
+from pipeline.audio import SPEECH_RATE_HZ, Pcm, to_int16
+from pipeline.errors import EngineError, Overloaded, ProtocolError
+from pipeline.voices import Sample, VoiceSamples
+from tests.recordings import recording
+from tests.sound_files import encoded, wav
+
+SPEECH = np.concatenate([recording("austen-0880.wav"), recording("go-forward.wav")])
+SECONDS = len(SPEECH) / SPEECH_RATE_HZ
+NOBODY = "0" * 64
+DAY_S = 86_400.0
+
+
+def run(folder: Path, main: Callable[[VoiceSamples], Coroutine[Any, Any, None]]) -> None:
+    samples = VoiceSamples(folder)
+    try:
+        asyncio.run(main(samples))
+    finally:
+        samples.close()
+
+
+def added(folder: Path, source: bytes, *, trim: bool = False) -> Sample:
+    kept: list[Sample] = []
+
+    async def main(samples: VoiceSamples) -> None:
+        kept.append(await samples.add(source, param="file", trim=trim))
+
+    run(folder, main)
+    return kept[0]
+
+
+def test_a_sample_is_a_wav_named_by_its_content(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "voices"
+    sample = added(folder, encoded(SPEECH, "ogg"))
+    assert sample.duration_s == pytest.approx(SECONDS, abs=0.05)
+    (path,) = folder.iterdir()
+    assert path.name == f"{sample.sha256}.wav"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == sample.sha256
+    with wave.open(io.BytesIO(path.read_bytes())) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (24_000, 1, 2)
+        assert file.getnframes() == pytest.approx(SECONDS * 24_000, abs=1_200)
+
+
+def test_the_same_sound_is_one_sample_whatever_it_came_in(tmp_path: Path) -> None:
+    assert added(tmp_path, wav(SPEECH)) == added(tmp_path, encoded(SPEECH, "flac"))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_sample_is_found_by_its_hash_and_forgotten(tmp_path: Path) -> None:
+    sample = added(tmp_path, wav(SPEECH))
+    samples = VoiceSamples(tmp_path)
+    assert samples.path(sample.sha256) == tmp_path / f"{sample.sha256}.wav"
+    asyncio.run(samples.remove(sample.sha256))
+    asyncio.run(samples.remove(sample.sha256))
+    with pytest.raises(EngineError):
+        samples.path(sample.sha256)
+    samples.close()
+
+
+@pytest.mark.parametrize("name", ["", NOBODY, "../../etc/passwd", "0" * 63, NOBODY + "\n", "A" * 64, "/" * 64])
+def test_what_is_no_sample_is_never_opened(name: str, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    samples = VoiceSamples(tmp_path / "x")
+    with pytest.raises(EngineError):
+        samples.path(name)
+    asyncio.run(samples.remove(name))
+    samples.close()
+
+
+def seconds(count: float) -> Pcm:
+    return np.resize(SPEECH, round(count * SPEECH_RATE_HZ))
+
+
+def test_from_a_url_only_the_beginning_is_taken(tmp_path: Path) -> None:
+    assert added(tmp_path, wav(seconds(45)), trim=True).duration_s == 30.0
+
+
+@pytest.mark.parametrize("count", [3.0, 30.0])
+def test_an_upload_may_have_from_3_to_30_s(count: float, tmp_path: Path) -> None:
+    assert added(tmp_path, wav(seconds(count))).duration_s == pytest.approx(count)
+
+
+TIME_S = np.arange(5 * SPEECH_RATE_HZ) / SPEECH_RATE_HZ
+NOISE = np.random.default_rng(7).standard_normal(len(TIME_S))
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "words"),
+    [
+        pytest.param(wav(seconds(2.9)), 422, "has 2.90 s: send at least 3 s", id="short"),
+        pytest.param(wav(seconds(30.1)), 413, "longer than 30 s", id="long"),
+        pytest.param(wav(np.zeros(80_000, np.int16)), 422, "is silent", id="silence"),
+        pytest.param(wav(to_int16(0.001 * NOISE)), 422, "is silent", id="the room alone"),
+        pytest.param(wav(to_int16(40 * seconds(5) / 32_768.0)), 422, "is overdriven", id="overdriven"),
+        pytest.param(wav(to_int16(0.3 * np.sin(440 * 2 * np.pi * TIME_S))), 422, "no speech", id="tone"),
+        pytest.param(wav(to_int16(0.1 * NOISE)), 422, "no speech", id="noise"),
+        pytest.param(
+            wav(np.concatenate([seconds(1), np.zeros(80_000, np.int16)])), 422, "loud enough for 0.", id="a word"
+        ),
+        pytest.param(b"no sound at all", 415, "no sound", id="no sound"),
+    ],
+)
+def test_a_sample_that_no_voice_can_be_cloned_from_is_refused(
+    source: bytes, status: int, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        added(tmp_path / "voices", source)
+    assert (refused.value.status, refused.value.param) == (status, "file")
+    assert words in str(refused.value)
+    assert not (tmp_path / "voices").exists()
+
+
+def test_quiet_speech_is_taken(tmp_path: Path) -> None:
+    assert added(tmp_path, wav(to_int16(0.2 * SPEECH / 32_768.0)))
+
+
+def test_many_may_add_the_same_at_once(tmp_path: Path) -> None:
+    async def main(samples: VoiceSamples) -> None:
+        every = await asyncio.gather(*(samples.add(wav(SPEECH), param="file", trim=False) for _ in range(4)))
+        assert len(set(every)) == 1
+
+    run(tmp_path, main)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_our_fault(tmp_path: Path) -> None:
+    (tmp_path / "voices").write_text("a file where the folder should be")
+    with pytest.raises(EngineError, match="cannot be kept") as failed:
+        added(tmp_path / "voices", wav(SPEECH))
+    assert str(tmp_path) not in str(failed.value)
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EngineError, match="No space left"):
+        added(tmp_path, wav(SPEECH))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_store_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voices, "MAX_SAMPLES", 1)
+    first = added(tmp_path, wav(SPEECH))
+    with pytest.raises(Overloaded):
+        added(tmp_path, wav(seconds(4)))
+    assert added(tmp_path, wav(SPEECH)) == first
+
+
+def test_sweeping_takes_what_nobody_keeps_and_nobody_added_lately(tmp_path: Path) -> None:
+    async def main(samples: VoiceSamples) -> None:
+        assert await samples.sweep([], 0.0) == 0
+        kept, stale, again = [
+            (await samples.add(wav(seconds(count)), param="file", trim=False)).sha256 for count in (4, 5, 6)
+        ]
+        fresh = (await samples.add(wav(seconds(7)), param="file", trim=False)).sha256
+        unfinished, foreign = tmp_path / ".unfinished-x", tmp_path / "notes.txt"
+        unfinished.touch()
+        foreign.touch()
+        now_s = datetime.now(UTC).timestamp()
+        for path in (*(tmp_path / f"{name}.wav" for name in (kept, stale, again)), unfinished, foreign):
+            os.utime(path, (now_s - 2 * DAY_S, now_s - 2 * DAY_S))
+        await samples.add(wav(seconds(6)), param="file", trim=False)
+        assert await samples.sweep([kept], DAY_S) == 2
+        left.update([kept, again, fresh])
+
+    left: set[str] = set()
+    run(tmp_path, main)
+    assert {path.stem for path in tmp_path.iterdir()} == {*left, "notes"}

@@ -6,7 +6,6 @@ the routes answer. End, in reverse: the hub hangs up what is left, then the engi
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
@@ -33,10 +32,8 @@ from .engine_set import EngineSet
 from .hub import Hub, HubListener, Limits
 from .metrics import Metrics
 from .opus import libopus
-from .output import console
 from .rtc_calls import RtcCalls
 from .sessions import SessionMaker, WebSocketSessions, session_settings
-from .supervisor import Supervisor
 from .supervisor import Supervisor
 
 CONFIG: web.AppKey[Config] = web.AppKey("config", Config)

@@ -87,7 +87,7 @@ class Config(BaseModel):
 
     def database(self) -> str:
         """Return where agents and voices are kept."""
-        return self.database_url or f"sqlite:///{(self.data_dir / 'vocal.db').absolute()}"
+        return self.database_url or f"sqlite:///{self.data_dir / 'vocal.db'}"
 
     def listens_on(self, service: Kind | None = None) -> tuple[int, str]:
         """Return the port of the server, or of a service alone, and the variable that sets it."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from pipeline.agents import Agent
-from pipeline.engines import Chosen, Engines, Kind, Settings, aclose, choose, clones, load, module, names
+from pipeline.engines import Chosen, Engines, Kind, Settings, aclose, choose, clones, is_heavy, load, names
 from pipeline.errors import ProtocolError
 from pipeline.tasks import cancel_and_wait
 from pipeline.threads import EngineThreads, run_in_thread
@@ -129,7 +129,7 @@ class EngineSet:
 
     def _load(self, loop: asyncio.AbstractEventLoop, kind: Kind, name: str, settings: Settings) -> Any:
         """Create an engine here, or a heavy one in a process of its own. Runs in a worker."""
-        if self._start_service is None or not module(kind, name).describe(settings).heavy:
+        if self._start_service is None or not is_heavy(kind, name, settings):
             return load(kind, name, settings)
         starting = asyncio.run_coroutine_threadsafe(_settings_of(self._start_service(kind, name, settings)), loop)
         self._give_up.add(starting.cancel)

@@ -37,11 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [name for name in NAMES if name in args.services or "all" in args.services]
     try:
         config = load(settings_of(args))
-        with _bound(config, names) as sockets:
-            output = _output(config, names, combined=args.combined_logs)
-            children = _programs(config, sockets)
+        with _bound(config, names) as sockets, _output(config, names, combined=args.combined_logs) as output:
+            programs = _programs(config, sockets)
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                return runner.run(_launch(config, children, output))
+                return runner.run(_launch(config, programs, output))
     except ConfigError as error:
         return _fail(error, 2)
     except StartFailed as error:
@@ -91,19 +90,22 @@ def _bound(config: Config, names: Sequence[str]) -> Iterator[Mapping[str, list[s
         yield bound
 
 
-def _output(config: Config, names: Sequence[str], *, combined: bool) -> Output:
-    """Return what takes the lines of the services, and show our own."""
+@contextmanager
+def _output(config: Config, names: Sequence[str], *, combined: bool) -> Iterator[Output]:
+    """Open what takes the lines of the services, and show our own. Raises StartFailed."""
     own = f"{log.name:<{WIDTH}} | " if combined else ""
     logging.basicConfig(level="INFO", format=f"{own}%(message)s", stream=sys.stdout, force=True)
     if combined:
-        return console(sys.stdout, width=WIDTH)
+        yield console(sys.stdout, width=WIDTH)
+        return
     folder = config.data_dir / "logs"
-    try:
-        output = files(folder, names)
-    except OSError as error:
-        raise StartFailed(f"cannot write logs to {folder}: {error.strerror}") from None
-    log.info("logs: %s", " ".join(str(log_file(folder, name)) for name in names))
-    return output
+    with ExitStack() as stack:
+        try:
+            output = stack.enter_context(files(folder, names))
+        except OSError as error:
+            raise StartFailed(f"cannot write logs to {folder}: {error.strerror}") from None
+        log.info("logs: %s", " ".join(str(log_file(folder, name)) for name in names))
+        yield output
 
 
 def _programs(config: Config, sockets: Mapping[str, list[socket.socket]]) -> list[Program]:

@@ -6,8 +6,8 @@ import asyncio
 import codecs
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -97,11 +97,17 @@ def console(stream: TextIO, form: Literal["text", "json"] = "text", width: int =
     return lambda name, line: _emit(handler, name, line)
 
 
-def files(folder: Path, names: Sequence[str]) -> Output:
-    """Return what appends lines to ``folder/NAME.log``. Raises OSError where it cannot."""
+@contextmanager
+def files(folder: Path, names: Sequence[str]) -> Iterator[Output]:
+    """Open what appends lines to ``folder/NAME.log``. Raises OSError where it cannot."""
     folder.mkdir(parents=True, exist_ok=True)
-    handlers = {name: RotatingFileHandler(log_file(folder, name), "a", MAX_FILE_BYTES, 1, "utf-8") for name in names}
-    return lambda name, line: _emit(handlers[name], name, line)
+    with ExitStack() as stack:
+        handlers = {
+            name: RotatingFileHandler(log_file(folder, name), "a", MAX_FILE_BYTES, 1, "utf-8") for name in names
+        }
+        for handler in handlers.values():
+            stack.callback(handler.close)
+        yield lambda name, line: _emit(handlers[name], name, line)
 
 
 def log_file(folder: Path, name: str) -> Path:

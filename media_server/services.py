@@ -63,7 +63,8 @@ def engine_service(kind: Kind, engine: str, settings: Settings, sockets: Sequenc
 def reaching(kind: Kind, url: str, settings: Settings) -> dict[str, str]:
     """Return the settings with which ``openai_compatible`` reaches a service of ours."""
     key = settings.get("VOCAL_API_KEYS", "").split(",")[0].strip()
-    return {**settings, variable(kind): REMOTE, variable(kind, "_URL"): url, variable(kind, "_API_KEY"): key}
+    reached = {"": REMOTE, "_URL": url, "_API_KEY": key, "_MODEL": ""}
+    return {**settings, **{variable(kind, suffix): value for suffix, value in reached.items()}}
 
 
 def variable(kind: Kind, suffix: str = "") -> str:

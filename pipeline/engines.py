@@ -206,6 +206,12 @@ def _load_described(kind: Kind, name: str, found: Usable, settings: Settings, lo
     return load(kind, name, settings)
 
 
+def is_heavy(kind: Kind, name: str, settings: Settings) -> bool:
+    """Tell whether an engine needs a process of its own. May import its module; raises EngineUnavailable."""
+    describe = getattr(module(kind, name), "describe", None)
+    return describe is not None and bool(describe(settings).heavy)
+
+
 def clones(tts: object) -> bool:
     """Tell whether a speech engine takes voice samples."""
     return bool(getattr(tts, "clones", False))

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import FormData, web
@@ -37,6 +38,12 @@ STAND_INS = {
     "VOCAL_ORIGINS": "https://page.example",
 }
 TONE_SAMPLES = len(ANSWER) * CHARACTER_MS * 16
+
+
+@pytest.fixture(autouse=True)
+def away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a server writes out of the developer's folder."""
+    monkeypatch.chdir(tmp_path)
 
 
 @asynccontextmanager
@@ -91,7 +98,7 @@ async def strangers(http: Http) -> None:
     assert await _status(http, "PATCH", "/api/offer", json=patch) == 404
     assert await _status(http, "DELETE", "/api/offer/nobody") == 404
     offer = {"sdp": "v=0", "type": "offer", "request_data": {"agent": "nobody"}}
-    assert await _status(http, "POST", "/api/offer", json=offer) == 400
+    assert await _status(http, "POST", "/api/offer", json=offer) == 404
     assert await _status(http, "POST", "/api/offer", json={}, headers={"Origin": "https://evil.example"}) == 403
 
 

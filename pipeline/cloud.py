@@ -210,6 +210,14 @@ def voice_id(vendor: Vendor, voice: str | None, default: str) -> str:
     return voice
 
 
+def default_voice(settings: Settings, name: str, default: str) -> str:
+    """Return the voice that the setting ``name`` chooses. Raises EngineUnavailable for what can be no id."""
+    voice = settings.get(name, "").strip() or default
+    if not VOICE_ID.fullmatch(voice):
+        raise EngineUnavailable(f"a voice's id in {name}, not {voice[:64]!r}")
+    return voice
+
+
 def pieces(text: str, characters: int) -> list[str]:
     """Cut a text that is longer than a vendor takes at once, between words where it can be; blank text is none."""
     return textwrap.wrap(text, characters)

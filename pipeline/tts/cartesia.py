@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.audio import VOICE_RATE_HZ, Pcm
-from pipeline.cloud import CONNECT_S, S16, Vendor, code_of, once_more, pieces, voice_id
+from pipeline.cloud import CONNECT_S, S16, Vendor, code_of, default_voice, once_more, pieces, voice_id
 from pipeline.engines import Settings, Usable, number
 from pipeline.errors import EngineError
 from pipeline.tasks import Limited, closing
@@ -168,7 +168,7 @@ def create(settings: Settings) -> CartesiaTextToSpeech:
     )
     # It would look the platform up for a header, which reads files, on the event loop.
     client._platform = "Unknown"
-    voice = settings.get("VOCAL_CARTESIA_VOICE", "").strip() or VOICE
+    voice = default_voice(settings, "VOCAL_CARTESIA_VOICE", VOICE)
     return CartesiaTextToSpeech(client, _options(url, certificates), voice, _model(settings), timeout_s)
 
 

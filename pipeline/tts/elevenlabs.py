@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.audio import VOICE_RATE_HZ, Pcm
-from pipeline.cloud import S16, Vendor, code_of, connections, once_more, pieces, unwind, voice_id
+from pipeline.cloud import S16, Vendor, code_of, connections, default_voice, once_more, pieces, unwind, voice_id
 from pipeline.engines import Settings, Usable, number
 from pipeline.tasks import closing
 
@@ -172,7 +172,7 @@ def create(settings: Settings) -> ElevenLabsTextToSpeech:
 
     pool = connections(timeout_s)
     client = AsyncElevenLabs(api_key=key, base_url=url, httpx_client=pool, timeout=None)  # None: the pool's own
-    voice = settings.get("VOCAL_ELEVENLABS_VOICE", "").strip() or VOICE
+    voice = default_voice(settings, "VOCAL_ELEVENLABS_VOICE", VOICE)
     return ElevenLabsTextToSpeech(client, pool, url, voice, _model(settings), timeout_s)
 
 

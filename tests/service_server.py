@@ -23,7 +23,6 @@ from pipeline.voices import VoiceSamples
 from signaling.errors import answer_errors
 
 SERVED: tuple[Kind, ...] = ("stt", "llm", "tts")
-STAND_INS: Mapping[Kind, str] = {"stt": "scripted", "llm": "echo", "tts": "tone"}
 
 
 class Counts:
@@ -111,9 +110,11 @@ async def shelf(
     yield Shelf(engines, named or {}, lacking or {})
 
 
-def engine_set(settings: Mapping[str, str] | None = None, **names: str) -> EngineSet:
+def engine_set(
+    settings: Mapping[str, str] | None = None, *, stt: str = "scripted", llm: str = "echo", tts: str = "tone"
+) -> EngineSet:
     """Offer the product's engines by name; stand-ins where none is named."""
-    return EngineSet({**STAND_INS, **names}, settings or {})
+    return EngineSet({"stt": stt, "llm": llm, "tts": tts}, settings or {})
 
 
 @asynccontextmanager

@@ -15,7 +15,8 @@ from . import tables
 from .agents import BUILT_IN, Agent, is_id, read_request
 from .database import Database
 from .errors import ProtocolError
-from .sample_urls import Fetch, SampleUrls, fetch_sample
+from .fetch import fetch as fetch_public
+from .sample_urls import Fetch, SampleUrls
 from .voices import VoiceSamples
 
 MAX_AGENTS = 1_000
@@ -42,11 +43,14 @@ class Voice:
 class Catalogue:
     """Use as ``async with``: the tables are brought up to date on the way in. Raises EngineError where that fails."""
 
-    def __init__(self, database_url: str, samples: VoiceSamples, fetch: Fetch = fetch_sample) -> None:
-        """See `pipeline.database` for the URLs. ``fetch`` gets what is at a ``voiceSampleUrl``."""
+    def __init__(self, database_url: str, samples: VoiceSamples, fetch: Fetch = fetch_public) -> None:
+        """See `pipeline.database` for the URLs. ``fetch`` gets what is at a ``voiceSampleUrl``.
+
+        ``samples`` is the catalogue's from now on, and closed with it.
+        """
         self._database = Database(database_url)
         self._samples = samples
-        self._urls = SampleUrls(samples, fetch)
+        self._urls = SampleUrls(samples, fetch, self._kept_samples)
 
     async def __aenter__(self) -> Self:
         await self._database.__aenter__()
@@ -54,6 +58,7 @@ class Catalogue:
 
     async def __aexit__(self, *_: object) -> None:
         await self._database.__aexit__()
+        self._samples.close()
 
     # --- who answers
 
@@ -180,7 +185,12 @@ class Catalogue:
             await connection.execute(tables.voices.delete().where(tables.voices.c.id == voice_id))
             same = select(func.count()).where(tables.voices.c.sha256 == voice.sha256)
             if await connection.scalar(same) == 0:
+                self._urls.forget(voice.sha256)
                 await self._samples.remove(voice.sha256)
+
+    async def _kept_samples(self) -> Sequence[str]:
+        async with self._database.reading() as connection:
+            return (await connection.scalars(select(tables.voices.c.sha256))).all()
 
 
 def _kept(agent: Agent) -> dict[str, Any]:

@@ -6,9 +6,12 @@ import os
 import threading
 import time
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+
+from tests.postgres import Postgres, running_postgres
 
 THREADS_MAY_END_S = 5.0
 
@@ -48,6 +51,22 @@ def no_blocking_call_on_the_loop() -> Iterator[None]:
             for place in MAY_BLOCK:
                 function.can_block_in(*place)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Run a PostgreSQL server of our own."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/folder/of its own/vocal.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.url(server.new_database())
 
 
 @pytest.hookimpl(hookwrapper=True)

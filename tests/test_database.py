@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from pipeline import database as module
 from pipeline import tables
 from pipeline.database import Database
 from pipeline.errors import EngineError
-from tests.postgres import PASSWORD, Postgres, running_postgres
+from tests.postgres import PASSWORD, Postgres
 
 ROOT = Path(__file__).parent.parent
 PROCESSES = 4
@@ -38,20 +37,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/folder/of its own/vocal.db"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.url(server.new_database())
 
 
 async def execute(database: Database, sql: str) -> None:
@@ -77,31 +62,31 @@ def why_not(url: str) -> str:
     return message
 
 
-def test_the_migrations_make_the_tables_that_the_code_uses(url: str) -> None:
+def test_the_migrations_make_the_tables_that_the_code_uses(database_url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), tables.metadata))
 
     async def main() -> None:
-        async with Database(url) as database, database.reading() as connection:
+        async with Database(database_url) as database, database.reading() as connection:
             assert await connection.run_sync(differences) == []
 
     asyncio.run(main())
 
 
-def test_what_was_kept_is_there_again(url: str) -> None:
+def test_what_was_kept_is_there_again(database_url: str) -> None:
     async def main() -> None:
-        async with Database(url) as database:
+        async with Database(database_url) as database:
             await execute(database, "DELETE FROM agents")
-        async with Database(url) as database:
+        async with Database(database_url) as database:
             assert await count_agents(database) == 0
 
     asyncio.run(main())
 
 
-def test_many_processes_may_start_at_once(url: str, tmp_path: Path) -> None:
+def test_many_processes_may_start_at_once(database_url: str) -> None:
     starting = [
         subprocess.Popen(
-            [sys.executable, "-c", OPEN, url],
+            [sys.executable, "-c", OPEN, database_url],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -134,20 +119,20 @@ def test_the_versions_are_found_wherever_the_package_is_installed(tmp_path: Path
     assert (ended.stdout, ended.stderr) == ("ready\n['default']\n", "")
 
 
-def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
+def test_a_newer_database_is_refused_and_left_alone(database_url: str) -> None:
     async def version(sql: str) -> None:
-        async with Database(url) as database:
+        async with Database(database_url) as database:
             await execute(database, sql)
 
     asyncio.run(version("UPDATE alembic_version SET version_num = '9999'"))
-    message = why_not(url)
+    message = why_not(database_url)
     assert "newer" in message
     assert "9999" in message
     assert "0001" in message
-    assert why_not(url) == message
+    assert why_not(database_url) == message
 
 
-def test_logging_is_as_it_was(url: str) -> None:
+def test_logging_is_as_it_was(database_url: str) -> None:
     logger = logging.getLogger("a logger that exists")
 
     def settings() -> object:
@@ -155,7 +140,7 @@ def test_logging_is_as_it_was(url: str) -> None:
         return [*root.handlers], root.level, logger.disabled, logger.level, logging.root.manager.disable
 
     async def main() -> None:
-        async with Database(url):
+        async with Database(database_url):
             pass
 
     before = settings()
@@ -163,12 +148,12 @@ def test_logging_is_as_it_was(url: str) -> None:
     assert settings() == before
 
 
-def test_a_transaction_happens_whole_or_not_at_all(url: str) -> None:
+def test_a_transaction_happens_whole_or_not_at_all(database_url: str) -> None:
     class Fault(Exception):
         pass
 
     async def main() -> None:
-        async with Database(url) as database:
+        async with Database(database_url) as database:
             with suppress(Fault):
                 async with database.writing() as connection:
                     await connection.execute(text("DELETE FROM agents"))
@@ -178,7 +163,7 @@ def test_a_transaction_happens_whole_or_not_at_all(url: str) -> None:
     asyncio.run(main())
 
 
-def test_writers_come_one_after_the_other(url: str) -> None:
+def test_writers_come_one_after_the_other(database_url: str) -> None:
     """Each reads and then writes: with a lock taken only then, two of them would both have read the same."""
 
     async def add(database: Database) -> None:
@@ -190,7 +175,7 @@ def test_writers_come_one_after_the_other(url: str) -> None:
             )
 
     async def main() -> None:
-        async with Database(url) as one, Database(url) as two:
+        async with Database(database_url) as one, Database(database_url) as two:
             await asyncio.gather(*(add(database) for database in (one, two) for _ in range(8)))
             async with one.reading() as connection:
                 assert await connection.scalar(text("SELECT count(*) FROM voices")) == 16
@@ -198,9 +183,9 @@ def test_writers_come_one_after_the_other(url: str) -> None:
     asyncio.run(main())
 
 
-def test_canceling_leaves_nothing_locked(url: str) -> None:
+def test_canceling_leaves_nothing_locked(database_url: str) -> None:
     async def main() -> None:
-        async with Database(url) as database:
+        async with Database(database_url) as database:
             for turns in range(30):
                 writing = asyncio.create_task(execute(database, "UPDATE agents SET speed = 2"))
                 for _ in range(turns):
@@ -214,9 +199,9 @@ def test_canceling_leaves_nothing_locked(url: str) -> None:
     asyncio.run(main())
 
 
-def test_a_failing_statement_is_our_fault_and_quotes_no_values(url: str) -> None:
+def test_a_failing_statement_is_our_fault_and_quotes_no_values(database_url: str) -> None:
     async def main() -> None:
-        async with Database(url) as database:
+        async with Database(database_url) as database:
             with pytest.raises(EngineError) as caught:
                 async with database.writing() as connection:
                     await connection.execute(

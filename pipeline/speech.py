@@ -77,11 +77,11 @@ class SpeechSegmenter:
             self._hearing = _Hearing.TRAILING
         return SpeechEnded(at_samples)
 
-    def cut(self) -> SpeechEnded | None:
+    def cut(self, at_samples: int) -> SpeechEnded | None:
         """End speech here, if there is any; if it goes on, that is new speech."""
-        ended = SpeechEnded(self.last_speech_samples) if self._speaking else None
+        pressed, speaking = self._hearing is _Hearing.PRESSED, self._speaking
         self._fall_quiet()
-        return ended
+        return SpeechEnded(at_samples if pressed else self.last_speech_samples) if speaking else None
 
     @property
     def _speaking(self) -> bool:
@@ -187,7 +187,7 @@ class Ear:
 
     def cut(self) -> SpeechEnded | None:
         """End the speech that goes on, if any, and return its end; more of it is new speech."""
-        return self._segmenter.cut()
+        return self._segmenter.cut(self.heard_samples)
 
     def push(self, pcm: Pcm) -> list[SpeechStarted | SpeechEnded]:
         """Hear more; return what began or ended. Takes under 1 ms per window."""

@@ -18,6 +18,7 @@ from pipeline.engines import Engines
 from pipeline.errors import EngineError
 from pipeline.events import (
     EngineFailed,
+    Event,
     Message,
     ReplyAudioStarted,
     ReplyFinished,
@@ -29,11 +30,13 @@ from pipeline.events import (
     TurnMeasured,
 )
 from pipeline.reply import Patience
-from pipeline.session import Session, SessionSettings
+from pipeline.session import Session
+from pipeline.session_settings import SessionSettings, session_settings_for
 from pipeline.speech import SpeechSettings
+from pipeline.speech_detector import DetectorSettings
 from pipeline.turn_taking import TurnSettings
+from pipeline.vad.energy import EnergyVad
 
-from .fakes import LoudnessDetector
 from .script import FRAME_MS, Played, check, conversation
 from .virtual_time import VirtualTimeLoop, run
 
@@ -52,6 +55,8 @@ class Chaos:
 
     dice: random.Random
     over: bool = False
+    pressing: bool = False
+    ended_in_a_press: list[TurnEnded] = field(default_factory=list)
 
     def happens(self, probability: float) -> bool:
         return not self.over and self.dice.random() < probability
@@ -159,7 +164,23 @@ def _script(dice: random.Random) -> str:
 
 
 def _steering(dice: random.Random, chaos: Chaos, until_ms: int) -> Callable[[Session], None]:
-    """Type, interrupt, greet and stall the loop at any time; end the chaos at ``until_ms``."""
+    """Type, press, release, interrupt, greet, stall the loop at any time; end it all at ``until_ms``."""
+
+    def press(session: Session) -> None:
+        session.start_speech()
+        chaos.pressing = True
+
+    def release(session: Session) -> None:
+        chaos.pressing = False
+        session.end_speech()
+
+    def type_words(session: Session) -> None:
+        chaos.pressing = False
+        session.push_text("typed")
+
+    def note(event: Event) -> None:
+        if isinstance(event, TurnEnded) and chaos.pressing:
+            chaos.ended_in_a_press.append(event)
 
     def stall(session: Session) -> None:
         loop = asyncio.get_running_loop()
@@ -167,8 +188,12 @@ def _steering(dice: random.Random, chaos: Chaos, until_ms: int) -> Callable[[Ses
         loop.now_s += dice.random() * 0.4
 
     acts: tuple[Callable[[Session], None], ...] = (
-        lambda session: session.push_text("typed"),
+        type_words,
         lambda session: session.push_text(""),
+        press,
+        press,
+        release,
+        release,
         Session.interrupt,
         Session.greet,
         stall,
@@ -176,23 +201,28 @@ def _steering(dice: random.Random, chaos: Chaos, until_ms: int) -> Callable[[Ses
 
     def schedule(session: Session) -> None:
         loop = asyncio.get_running_loop()
-        for _ in range(dice.randint(0, 6)):
+        session.subscribe(note)
+        for _ in range(dice.choice((0, 2, 6, 20))):
             loop.call_later(dice.random() * until_ms / 1000, dice.choice(acts), session)
         loop.call_later(until_ms / 1000, setattr, chaos, "over", True)
+        loop.call_later(until_ms / 1000, release, session)
 
     return schedule
 
 
 def _settings(dice: random.Random) -> SessionSettings:
-    return SessionSettings(
+    base = SessionSettings(
         SpeechSettings(pause_ms=dice.choice((100, 200))),
         TurnSettings(
             endpoint_ms=dice.choice((150, 400)),
             max_utterance_ms=dice.choice((1_000, 30_000)),
-            allow_interruptions=dice.random() < 0.8,
+            max_turn_ms=dice.choice((3_000, 600_000)),
+            allow_interruptions=dice.random() < 0.7,
         ),
         Patience(1.0, 1.0, 1.0),
     )
+    detector = DetectorSettings(0.2, dice.choice((0.1, 0.3)), dice.choice((0.2, 0.6)), dice.choice((1.0, 10.0)))
+    return session_settings_for(detector, base) if dice.random() < 0.3 else base
 
 
 @dataclass
@@ -204,6 +234,7 @@ class Conversation:
     llm: ChaoticLlm
     tts: ChaoticTts
     agent: Agent
+    chaos: Chaos
     abandoned: list[object]
     """Asynchronous generators that were left to the garbage collector."""
 
@@ -221,16 +252,16 @@ def _converse(seed: int, *, probe: bool) -> Conversation:
         sys.set_asyncgen_hooks(finalizer=abandoned.append)
         return await conversation(
             script + PROBE if probe else script,
-            Engines(LoudnessDetector(), stt, llm, tts, turn),
+            Engines(EnergyVad(0.2), stt, llm, tts, turn),
             _settings(dice),
             agent,
             (0, _steering(dice, chaos, len(script) * FRAME_MS)),
         )
 
-    return Conversation(run(main()), stt, llm, tts, agent, abandoned)
+    return Conversation(run(main()), stt, llm, tts, agent, chaos, abandoned)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(40))
 def test_whatever_happens_the_invariants_hold(seed: int) -> None:
     """Two conversations a seed: one is hung up in the middle, the other must answer a last, plain turn."""
     cut = _converse(seed, probe=False)
@@ -247,6 +278,7 @@ def _check_all(of: Conversation) -> None:
     _check_words(of)
     assert (of.stt.open, of.llm.open, of.tts.open) == (0, 0, 0), "every engine's iterator was closed"
     assert not of.abandoned
+    assert not of.chaos.ended_in_a_press, "who holds the button has the floor"
 
 
 def _check_turns(played: Played) -> None:

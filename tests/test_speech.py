@@ -29,7 +29,7 @@ def _events(script: str, settings: SpeechSettings | None = None) -> list[object]
             samples += W
             told.append(segmenter.push(probability[char], W))
         else:
-            told.append(segmenter.cut() if char == "|" else _button(segmenter, char, samples))
+            told.append(segmenter.cut(samples) if char == "|" else _button(segmenter, char, samples))
     return [event for event in told if event is not None]
 
 
@@ -75,6 +75,7 @@ START, END = SpeechStarted(2 * W), SpeechEnded(8 * W)
         ("..######|##.....", [START, END]),
         ("..######|###.....", [START, END, SpeechStarted(8 * W), SpeechEnded(11 * W)]),
         ("..(....##|)##", [START, END]),
+        ("..(......|)##", [START, END]),
         ("..##|##|", []),
     ],
 )

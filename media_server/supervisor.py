@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Self
 from pipeline.errors import EngineUnavailable
 from pipeline.tasks import cancel_and_wait
 
-from .output import Output, console, relayed
+from .output import LAST_WORDS_S, Output, console, relayed
 from .parentage import READY, bequest
 from .services import Program, engine_service, reaching
 from .sockets import listen, own_address
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """How long to wait before the first restart in a row, the second, ...; the last one for all that follow."""
 WELL_S = 60.0
-"""Who answers for so long begins a new row."""
+"""Who answered for so long begins a new row."""
 STOP_S = 10.0
 """How long a process may take to end after a signal before it is killed."""
 MAX_REASON_CHARS = 500
@@ -51,14 +51,19 @@ class Child:
     def __init__(self, program: Program, output: Output) -> None:
         """Start it, in a running loop; every line it prints goes to ``output``."""
         self.program = program
-        self.is_ready = False
         self.restarts = 0
         """How often in a row it had to be started again."""
         self._output = output
         self._last_words = ""
+        self._ready_s: float | None = None
         self._ending: tuple[int, float] = (signal.SIGTERM, STOP_S)
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._keep_running(), name=f"keep {program.name} running")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        return self._ready_s is not None
 
     async def started(self) -> None:
         """Wait until it is ready for the first time. Raises Ended if it ends before; canceling is safe."""
@@ -112,21 +117,22 @@ class Child:
     async def _attend(self, process: Process, lifeline: socket.socket) -> int:
         noticing = asyncio.create_task(self._notice_ready(lifeline), name=f"{self.program.name} ready")
         try:
-            return await process.wait()
+            code = await process.wait()
+            await asyncio.wait({noticing}, timeout=LAST_WORDS_S)  # it may have died the moment it was ready
+            return code
         finally:
             if process.returncode is None:
                 await _end(process, self.program.name, *self._ending)
             await cancel_and_wait(noticing)
-            self.is_ready = False
+            if self._ready_s is not None and _now_s() - self._ready_s >= WELL_S:
+                self.restarts = 0
+            self._ready_s = None
 
     async def _notice_ready(self, lifeline: socket.socket) -> None:
-        if await asyncio.get_running_loop().sock_recv(lifeline, len(READY)) != READY:
-            return
-        self.is_ready = True
-        if not self._first.done():
-            self._first.set_result(None)
-        await asyncio.sleep(WELL_S)
-        self.restarts = 0
+        if await asyncio.get_running_loop().sock_recv(lifeline, len(READY)) == READY:
+            self._ready_s = _now_s()
+            if not self._first.done():
+                self._first.set_result(None)
 
     def _heard(self, line: str) -> None:
         self._output(self.program.name, line)
@@ -134,6 +140,10 @@ class Child:
     def _complained(self, line: str) -> None:
         self._last_words = line.strip() or self._last_words
         self._heard(line)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _end(process: Process, name: str, number: int, within_s: float) -> None:

@@ -33,6 +33,7 @@ from .uploads import Form, WholeForms
 AGENT_MAX_BYTES = 256 * 1024
 """A system prompt at its longest, in any script and with every character escaped."""
 MAX_UPLOADS = 4
+SAMPLE_AGE_S = 3600
 
 
 def _engine(kind: EngineKind) -> AfterValidator:
@@ -86,6 +87,7 @@ def add_routes(router: web.UrlDispatcher) -> None:
     router.add_get("/voices", list_voices)
     router.add_post("/voices", VoiceUploads().add_voice)
     router.add_delete("/voices/{id}", remove_voice)
+    router.add_get("/voices/{id}/sample", play_voice)
 
 
 async def list_agents(request: web.Request) -> web.Response:
@@ -131,6 +133,13 @@ async def remove_voice(request: web.Request) -> web.Response:
     """Forget a voice."""
     await request.app[CATALOGUE].remove_voice(request.match_info["id"])
     return web.Response(status=204)
+
+
+async def play_voice(request: web.Request) -> web.Response:
+    """Return a voice's sample, which never changes, for the one who asked to keep a while."""
+    sample = await request.app[CATALOGUE].voice_sample(request.match_info["id"])
+    headers = {str(hdrs.CACHE_CONTROL): f"private, max-age={SAMPLE_AGE_S}"}
+    return web.Response(body=sample, content_type="audio/wav", headers=headers)
 
 
 class VoiceUploads:

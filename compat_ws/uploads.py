@@ -132,7 +132,7 @@ class WholeForms:
     def holding(self) -> Iterator[None]:
         """Hold one more. Raises Overloaded if there are too many."""
         if self._held >= self._most:
-            raise Overloaded("too many sound files are being transcribed: try again later")
+            raise Overloaded("too many sound files are being taken in: try again later")
         self._held += 1
         try:
             yield

@@ -155,6 +155,10 @@ class Catalogue:
         async with self._database.reading() as connection:
             return await _required_voice(connection, voice_id)
 
+    async def voice_sample(self, voice_id: str) -> bytes:
+        """Return a voice's sample as a WAV file. Raises ProtocolError 404."""
+        return await self._samples.read((await self.voice(voice_id)).sha256)
+
     async def add_voice(self, name: str, source: bytes) -> Voice:
         """Keep a new voice: ``source`` is a sound file of 3 to 30 s of speech.
 

@@ -79,6 +79,10 @@ class VoiceSamples:
             raise EngineError(f"there is no voice sample {sha256[:64]!r}")
         return path
 
+    async def read(self, sha256: str) -> bytes:
+        """Return a sample's file. Raises EngineError where there is none."""
+        return await run_in_thread(self._threads, lambda: self._read(sha256))
+
     async def remove(self, sha256: str) -> None:
         """Forget a sample, if it is there. Raises EngineError where it cannot be removed."""
         if _NAME.fullmatch(sha256):
@@ -113,6 +117,11 @@ class VoiceSamples:
             else:
                 raise Overloaded("there is no room for another voice sample: try again later", retry_after_s=600)
         return sample
+
+    def _read(self, sha256: str) -> bytes:
+        path = self.path(sha256)
+        with _answering_for("read"):
+            return path.read_bytes()
 
     def _sweep(self, keep: frozenset[str], older_than_s: float) -> int:
         before_s = datetime.now(UTC).timestamp() - older_than_s

@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+FIELD_MAX_CHARS = 64
+"""Of a field's name that is repeated: it may be one that was made up."""
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -24,7 +27,7 @@ def is_id(text: str) -> bool:
 def first_error(error: ValidationError) -> tuple[str | None, str]:
     """Return the first wrong field (None: the whole is no JSON object) and why, without repeating what was sent."""
     details: Any = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in details["loc"]) or None
+    field = ".".join(str(part) for part in details["loc"])[:FIELD_MAX_CHARS] or None
     return field, str(details["msg"])
 
 

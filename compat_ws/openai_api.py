@@ -30,7 +30,7 @@ from .generating import Generation
 from .sound import samples_of
 from .speaking import Manner, speaking, voice_of, wav_head
 from .streaming import Streamed, sending_events
-from .transcribe import duration_s, headerless, last_of, one_by_one, transcribing, whole_sound
+from .transcribe import duration_s, headerless, last_of, one_by_one, rest_of, transcribing
 from .uploads import Form, WholeForms
 
 OWNER = "vocal-node"
@@ -92,7 +92,7 @@ class TranscriptionService:
             return await send_transcripts(request, transcripts, fields.language)
 
     async def _whole(self, request: web.Request, form: Form) -> web.Response:
-        sound = await whole_sound(form)
+        sound = await rest_of(form)
         fields = read_fields(form)
         engine = await engine_for(request.app, "stt", fields.model)
         async with transcribing(request.app, engine, one_by_one(sound), fields.language) as transcripts:
@@ -118,9 +118,7 @@ async def last_field(form: Form) -> AsyncIterator[bytes]:
     async with closing(form.content()) as content:
         async for octets in content:
             yield octets
-    before = len(form.fields)
-    await form.read_fields()
-    if len(form.fields) > before:
+    if await form.read_fields():
         raise ProtocolError("with stream=true the file must be the form's last field", param="file")
 
 

@@ -52,7 +52,8 @@ class TranscribeService:
         """Transcribe a file. Raises ProtocolError, Overloaded, EngineError."""
         with self._forms.holding():
             form = Form(request)
-            sound = await whole_sound(form)
+            await form.read_fields()
+            sound = await rest_of(form)
             fields = form.read_into(TranscribeFields)
             engine = await request.app[ENGINES].get("stt")
             async with transcribing(request.app, engine, one_by_one(sound), fields.language) as transcripts:
@@ -61,9 +62,8 @@ class TranscribeService:
         return web.json_response({"text": heard.text, "language": language, "duration_s": duration_s(sound)})
 
 
-async def whole_sound(form: Form) -> Sequence[Pcm]:
-    """Read a form to its end and return the sound in it. Raises ProtocolError for whatever is wrong with either."""
-    await form.read_fields()
+async def rest_of(form: Form) -> Sequence[Pcm]:
+    """Read a form on from its file to its end and return the sound. Raises ProtocolError for what is wrong with it."""
     pieces = [octets async for octets in form.content()]
     await form.read_fields()
     return [pcm async for pcm in samples_of(one_by_one(pieces), headerless=headerless(form))]

@@ -46,16 +46,19 @@ class Form:
         if (request.content_length or 0) > FORM_MAX_BYTES:
             raise _too_long()
 
-    async def read_fields(self) -> None:
-        """Read up to the file, or to the form's end."""
+    async def read_fields(self) -> int:
+        """Read up to the file, or to the form's end; return how many fields there were."""
+        count = 0
         while (event := await self._next()) is not None:
             if not isinstance(event, Part):
                 continue
             if event.name in FILE_FIELDS:
                 self._file_begins(event)
-                return
+                break
             self._require_room(event)
             self.fields[event.name] = await self._field(event)
+            count += 1
+        return count
 
     async def content(self) -> AsyncIterator[bytes]:
         """Yield the file in pieces, as they arrive."""

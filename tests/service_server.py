@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -94,7 +96,9 @@ class Service:
 
     async def post(self, path: str, body: Any, **headers: str) -> ClientResponse:
         """Send JSON; the answer is read whole."""
-        response = await self.client.post(self.url + path, json=body, headers=headers)
+        octets = io.BytesIO(json.dumps(body).encode())
+        headers = {"Content-Type": "application/json", **headers}
+        response = await self.client.post(self.url + path, data=octets, headers=headers)
         await response.read()
         return response
 

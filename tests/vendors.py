@@ -218,8 +218,10 @@ class CartesiaVendor:
     speak: Speak
     asked: list[Asked] = field(default_factory=list)
     received: list[dict[str, Any]] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     canceled: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     closed: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
+    sockets: list[CartesiaSocket] = field(default_factory=list)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one WebSocket."""
@@ -230,8 +232,11 @@ class CartesiaVendor:
         )
         ws = web.WebSocketResponse()
         await ws.prepare(request)
-        await CartesiaSocket(self, ws, request).serve()
-        self.closed.put_nowait(ws.close_code)
+        self.sockets.append(CartesiaSocket(self, ws, request))
+        try:
+            await self.sockets[-1].serve()
+        finally:
+            self.closed.put_nowait(ws.close_code)
         return ws
 
 
@@ -262,6 +267,7 @@ class CartesiaSocket:
             self._vendor.canceled.put_nowait(context_id)
             return
         self._vendor.received.append(message)
+        self._vendor.begun.set()
         self._speaking[context_id] = asyncio.create_task(self._speak(message))
 
     async def _speak(self, message: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -47,6 +48,9 @@ PIECE_CHARACTERS = 500
 MESSAGE_MAX_BYTES = 1024 * 1024
 PING_S = 10.0
 CLOSE_S = 1.0
+
+wire = logging.getLogger(f"{__name__}.wire")
+wire.setLevel(logging.INFO)  # below that, websockets writes the headers of its request, and the key is in one
 
 SLOWEST, FASTEST = 0.6, 1.5
 """What it takes as speed."""
@@ -181,6 +185,7 @@ def _options(url: str, certificates: ssl.SSLContext) -> WebsocketConnectionOptio
         "close_timeout": CLOSE_S,
         "ping_interval": PING_S,
         "ping_timeout": PING_S,
+        "logger": wire,
     }
     if url.startswith("https:"):
         options["ssl"] = certificates  # else read from disk with each connection, on the event loop

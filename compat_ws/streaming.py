@@ -12,8 +12,8 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from pipeline.errors import ProtocolError, VocalError
-from signaling.errors import error_body
+from pipeline.errors import VocalError
+from signaling.errors import error_body, status_of
 
 STALLED_S = 30.0
 """How long a client may take nothing: its engine is not held for longer."""
@@ -84,6 +84,5 @@ async def sending_events(request: web.Request) -> AsyncIterator[Events]:
         yield events
     except VocalError as error:
         if streamed.begun:
-            status = error.status if isinstance(error, ProtocolError) else 502
-            await events.send(error_body(status, str(error), getattr(error, "param", None)))
+            await events.send(error_body(status_of(error), str(error), getattr(error, "param", None)))
         raise

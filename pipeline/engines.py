@@ -99,7 +99,7 @@ class TextToSpeech(Protocol):
         """Yield int16 mono arrays at ``rate_hz`` as they are made. ``voice`` None is the engine's default.
 
         Each array is kept until it is played: its memory must not be used again.
-        ``speed`` 1.0 is the voice's own tempo. Unknown voices raise EngineError.
+        ``speed`` 1.0 is the voice's own tempo. Voices and languages it does not have raise NotOffered.
         """
         ...
 

@@ -27,6 +27,10 @@ class EngineUnavailable(EngineError):
     """An engine cannot be used on this machine; the message names the one thing it lacks."""
 
 
+class NotOffered(EngineError):
+    """An engine works, but has not what was asked of it: this voice, this language. HTTP 400: another one may do."""
+
+
 class Overloaded(VocalError):
     """No room for another session. HTTP 503 with Retry-After, WebSocket 1013."""
 

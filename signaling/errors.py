@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from pipeline.errors import EngineError, EngineUnavailable, Overloaded, ProtocolError
+from pipeline.errors import EngineError, EngineUnavailable, NotOffered, Overloaded, ProtocolError, VocalError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,20 @@ def error_body(status: int, message: str, param: str | None = None) -> dict[str,
     return {"error": {"message": message, "type": kind, "param": param}}
 
 
+def status_of(error: VocalError) -> int:
+    """Return the status an error is answered with: theirs 4xx, ours 5xx."""
+    match error:
+        case ProtocolError():
+            return error.status
+        case Overloaded():
+            return 503
+        case NotOffered():
+            return 400
+        case EngineUnavailable():
+            return 500
+    return 502
+
+
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn what a handler raises into an answer: theirs 4xx, ours 5xx, full 503. Put it first among the middlewares.
@@ -60,14 +74,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _answer(request: web.Request, error: Exception) -> web.Response:
     match error:
-        case ProtocolError():
-            return error_response(error.status, str(error), error.param)
+        case ProtocolError() | EngineError():
+            return error_response(status_of(error), str(error), getattr(error, "param", None))
         case Overloaded():
             return error_response(503, str(error), headers={hdrs.RETRY_AFTER: str(error.retry_after_s)})
-        case EngineUnavailable():
-            return error_response(500, str(error))
-        case EngineError():
-            return error_response(502, str(error))
         case ConnectionError() if request.transport is None or request.transport.is_closing():
             return web.Response(status=CLIENT_GONE)
     log.error("%s %s failed", request.method, request.path, exc_info=error)

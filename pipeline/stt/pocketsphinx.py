@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.audio import SPEECH_RATE_HZ, AudioFrame
 from pipeline.engines import Settings, Usable, number
-from pipeline.errors import EngineError, EngineUnavailable
+from pipeline.errors import EngineError, EngineUnavailable, NotOffered
 from pipeline.events import Transcript
 from pipeline.tasks import closing
 from pipeline.threads import EngineThreads, feed_in_thread
@@ -46,10 +46,10 @@ class PocketSphinxSpeechToText:
     async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
         """Yield the words so far, every 100 ms where they changed, then the final ones; lower case, no punctuation.
 
-        Raises EngineError for a language other than English and for audio that is not 16 kHz.
+        Raises NotOffered for a language other than English, EngineError for audio that is not 16 kHz.
         """
         if language is not None and language.lower().partition("-")[0] != "en":
-            raise EngineError(f"stt pocketsphinx knows English only, not {language!r}")
+            raise NotOffered(f"stt pocketsphinx knows English only, not {language!r}")
         decoding = feed_in_thread(self._threads, frames, self._decode, feed_depth=FEED_FRAMES)
         async with closing(decoding) as transcripts:
             async for transcript in transcripts:

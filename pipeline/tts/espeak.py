@@ -15,7 +15,7 @@ from functools import partial
 
 from pipeline.audio import Pcm
 from pipeline.engines import Settings, Usable
-from pipeline.errors import EngineError
+from pipeline.errors import NotOffered
 from pipeline.tasks import closing
 from pipeline.threads import EngineThreads, stream_in_thread
 
@@ -61,7 +61,7 @@ class EspeakTextToSpeech:
     async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
         """Yield chunks of 60 ms. Speeds beyond 80 to 450 words a minute are brought within.
 
-        Raises EngineError for an unknown voice, and for a language without one.
+        Raises NotOffered for an unknown voice, and for a language without one.
         """
         identifier = self._identifier(voice, language)
         words_per_minute = max(SLOWEST, min(FASTEST, round(WORDS_PER_MINUTE * speed)))
@@ -75,14 +75,14 @@ class EspeakTextToSpeech:
         if voice is not None:
             found = self._library.find(voice)
             if found is None:
-                raise EngineError(f"tts espeak has no voice {voice!r}; name one like 'en-us', 'de' or 'en-gb+f3'")
+                raise NotOffered(f"tts espeak has no voice {voice!r}; name one like 'en-us', 'de' or 'en-gb+f3'")
             return found
         spoken = language.lower()
         candidates = (PREFERRED.get(spoken, spoken), spoken.partition("-")[0])
         for candidate in candidates:
             if (found := self._library.find(candidate)) is not None:
                 return found
-        raise EngineError(f"tts espeak has no voice for the language {language!r}")
+        raise NotOffered(f"tts espeak has no voice for the language {language!r}")
 
 
 def describe(settings: Settings) -> Usable:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.audio import VOICE_RATE_HZ, Pcm, to_int16
 from pipeline.engines import Settings, Usable, number
-from pipeline.errors import EngineError
+from pipeline.errors import NotOffered
 
 CHUNK_SAMPLES = VOICE_RATE_HZ // 25
 AMPLITUDE = 0.3
@@ -31,9 +31,9 @@ class ToneTextToSpeech:
     rate_hz: int = VOICE_RATE_HZ
 
     async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
-        """Yield 40 ms chunks. Raises EngineError for a voice but ``tone``."""
+        """Yield 40 ms chunks. Raises NotOffered for a voice but ``tone``."""
         if voice not in (None, "tone"):
-            raise EngineError(f"tts tone has one voice, 'tone', and not {voice!r}")
+            raise NotOffered(f"tts tone has one voice, 'tone', and not {voice!r}")
         await asyncio.sleep(self.ttfb_s)
         samples = round(len(clause.strip()) * self.character_ms / speed * self.rate_hz / 1000)
         for begin in range(0, samples, CHUNK_SAMPLES):

@@ -188,7 +188,7 @@ def end_of(packet: Packet) -> float:
 def sound_of(container: InputContainer) -> av.AudioStream:
     """Return the first audio stream there is a decoder for. Raises Refused for a video."""
     if any(not video.disposition & Disposition.attached_pic for video in container.streams.video):
-        raise Refused(415, "it is a video: send its sound alone")
+        raise Refused(415, "it is a video or a picture: send its sound alone")
     stream = next((s for s in container.streams.audio if s.codec_context is not None), None)
     if stream is None:
         raise Refused(415, NO_SOUND)
@@ -222,9 +222,8 @@ def confine(order: Order) -> None:
     import resource
 
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # uvloop's children inherit what may be inherited
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches us too; the parent decides
     signal.alarm(order.wall_s)  # should the parent be killed
-    os.nice(10)
+    os.nice(5)  # calls come first
     if sys.platform == "linux":
         # One processor, so that libav starts no threads: each would cost 8 MB and more of address space.
         processors = sorted(os.sched_getaffinity(0))

@@ -151,6 +151,7 @@ async def _child(order: str) -> AsyncIterator[Process]:
             env=_environment(),
             stdin=PIPE,
             stdout=PIPE,
+            start_new_session=True,  # Ctrl-C in a terminal is for us to answer
             limit=PIECE_BYTES,
         )
     except OSError as error:

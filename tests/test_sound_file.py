@@ -10,6 +10,7 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -74,7 +75,7 @@ def test_it_comes_at_the_rate_that_was_asked_for() -> None:
     assert len(heard(wav(SPEECH), VOICE_RATE_HZ)) == pytest.approx(len(SPEECH) * 1.5, abs=2)
 
 
-@pytest.mark.parametrize("channels", [2, 3, 6, 8])
+@pytest.mark.parametrize("channels", [2, 3, 8])
 def test_channels_are_mixed(channels: int) -> None:
     mixed = heard(wav(np.repeat(SPEECH, channels), channels=channels))
     assert len(mixed) == len(SPEECH)
@@ -169,17 +170,22 @@ def test_memory_is_bounded() -> None:
     assert (status, "memory" in message) == (413, True)
 
 
-LONG = encoded(SPEECH, "mp3") * 1500
-"""75 minutes of speech, an MP3 being a row of frames: some seconds to decode."""
+@pytest.fixture(scope="module")
+def long() -> bytes:
+    """75 minutes of speech, an MP3 being a row of frames: some seconds to decode."""
+    return encoded(SPEECH, "mp3") * 1500
 
 
-def test_processor_time_is_bounded() -> None:
-    status, message = refusal(LONG, SoundLimits(source_bytes=len(LONG), duration_s=1e5, cpu_s=1))
+LONG_LIMITS = SoundLimits(source_bytes=100_000_000, duration_s=10_000.0)
+
+
+def test_processor_time_is_bounded(long: bytes) -> None:
+    status, message = refusal(long, replace(LONG_LIMITS, cpu_s=1))
     assert (status, "time" in message) == (413, True)
 
 
-def test_time_is_bounded() -> None:
-    status, message = refusal(LONG, SoundLimits(source_bytes=len(LONG), duration_s=1e5, wall_s=1))
+def test_time_is_bounded(long: bytes) -> None:
+    status, message = refusal(long, replace(LONG_LIMITS, wall_s=1))
     assert (status, "over 1 s" in message) == (413, True)
 
 
@@ -288,9 +294,11 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_canceling_ends_the_child(new_loop: Callable[[], asyncio.AbstractEventLoop], children: list[Process]) -> None:
+def test_canceling_ends_the_child(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], children: list[Process], long: bytes
+) -> None:
     async def main() -> None:
-        task = asyncio.create_task(decode(LONG, SPEECH_RATE_HZ, SoundLimits(source_bytes=len(LONG), duration_s=1e5)))
+        task = asyncio.create_task(decode(long, SPEECH_RATE_HZ, LONG_LIMITS))
         await until(lambda: len(children) == 1)
         await asyncio.sleep(0.3)  # wherever it is by then
         task.cancel()
@@ -366,7 +374,7 @@ FILES = [encoded(SPEECH[:8_000], kind) for kind in KINDS]
 DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), max_size=30)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(st.sampled_from(FILES), DAMAGE)
 def test_any_damage_is_heard_or_refused(file: bytes, damage: list[tuple[float, bytes]]) -> None:
     damaged = bytearray(file)

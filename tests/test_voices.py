@@ -8,7 +8,6 @@ import io
 import os
 import wave
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -166,22 +165,26 @@ def test_the_store_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_sweeping_takes_what_nobody_keeps_and_nobody_added_lately(tmp_path: Path) -> None:
+    kept, stale, fresh = (tmp_path / f"{digit * 64}.wav" for digit in "0ab")
+    again = tmp_path / f"{added(tmp_path, wav(SPEECH)).sha256}.wav"
+    unfinished, foreign = tmp_path / ".unfinished-x", tmp_path / "notes.txt"
+    two_days_ago_s = again.stat().st_mtime - 2 * DAY_S
+    for path in (kept, stale, fresh, again, unfinished, foreign):
+        path.touch()
+        if path is not fresh:
+            os.utime(path, (two_days_ago_s, two_days_ago_s))
+
+    async def main(samples: VoiceSamples) -> None:
+        await samples.add(wav(SPEECH), param="file", trim=False)
+        assert await samples.sweep([kept.stem], DAY_S) == 2
+        assert await samples.sweep([kept.stem], DAY_S) == 0
+
+    run(tmp_path, main)
+    assert set(tmp_path.iterdir()) == {kept, fresh, again, foreign}
+
+
+def test_there_may_be_nothing_to_sweep(tmp_path: Path) -> None:
     async def main(samples: VoiceSamples) -> None:
         assert await samples.sweep([], 0.0) == 0
-        kept, stale, again = [
-            (await samples.add(wav(seconds(count)), param="file", trim=False)).sha256 for count in (4, 5, 6)
-        ]
-        fresh = (await samples.add(wav(seconds(7)), param="file", trim=False)).sha256
-        unfinished, foreign = tmp_path / ".unfinished-x", tmp_path / "notes.txt"
-        unfinished.touch()
-        foreign.touch()
-        now_s = datetime.now(UTC).timestamp()
-        for path in (*(tmp_path / f"{name}.wav" for name in (kept, stale, again)), unfinished, foreign):
-            os.utime(path, (now_s - 2 * DAY_S, now_s - 2 * DAY_S))
-        await samples.add(wav(seconds(6)), param="file", trim=False)
-        assert await samples.sweep([kept], DAY_S) == 2
-        left.update([kept, again, fresh])
 
-    left: set[str] = set()
-    run(tmp_path, main)
-    assert {path.stem for path in tmp_path.iterdir()} == {*left, "notes"}
+    run(tmp_path / "nothing yet", main)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from aiohttp import hdrs, web
 from pydantic import AfterValidator, ConfigDict
-from pydantic_core import PydanticCustomError
 
 from pipeline.agents import (
     ENGINE_NAMES,
@@ -41,7 +40,7 @@ def _engine(kind: EngineKind) -> AfterValidator:
 
     def check(name: str) -> str:
         if name not in ENGINE_NAMES[kind]:
-            raise PydanticCustomError("engine", "{message}", {"message": f"no such engine; known: {known}"})
+            raise ProtocolError(f"{kind}: no such engine; known: {known}", param=kind)
         return name
 
     return AfterValidator(check)

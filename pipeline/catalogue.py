@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from sqlalchemy import RowMapping, Table, func, select
@@ -57,8 +57,10 @@ class Catalogue:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._database.__aexit__()
-        self._samples.close()
+        try:
+            await self._database.__aexit__()
+        finally:
+            self._samples.close()
 
     # --- who answers
 
@@ -166,7 +168,8 @@ class Catalogue:
         (param ``file``).
         """
         sample = await self._samples.add(source, param="file", trim=False)
-        voice = Voice(f"{_slug(name, 'voice')}-{sample.sha256[:8]}", name, sample.duration_s, sample.sha256)
+        voice_id = f"{_slug(name, 'voice')}-{sample.sha256[:8]}"
+        voice = Voice(voice_id, name, round(sample.duration_s, 3), sample.sha256)
         async with self._database.writing() as connection:
             taken = set(await _ids(connection, tables.voices))
             _require_room(len(taken), MAX_VOICES, "voices")
@@ -174,8 +177,7 @@ class Catalogue:
                 raise ProtocolError(
                     f"there is a voice {voice.id!r} already, with this name and this sample", param="file", status=409
                 )
-            values = {"id": voice.id, "name": name, "duration_s": voice.duration_s, "sha256": voice.sha256}
-            await connection.execute(tables.voices.insert().values(values))
+            await connection.execute(tables.voices.insert().values(asdict(voice)))
         return voice
 
     async def remove_voice(self, voice_id: str) -> None:

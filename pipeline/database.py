@@ -139,7 +139,7 @@ def _prepare_file(path: Path) -> None:
     The journal's mode stays in the file. Where that is locked, another process that starts is setting it.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts are nobody else's
     except OSError as error:
         raise EngineError(f"cannot make the folder {path.parent} for the database: {error.strerror}") from None
     with closing(sqlite3.connect(path, timeout=1.0)) as connection:

@@ -31,14 +31,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The caller began to speak at ``at_samples``."""
+    """The caller began to speak, or pressed the talk button, at ``at_samples``. One end follows before the next."""
 
     at_samples: int
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnded:
-    """The caller's last speech sample so far is ``at_samples``; the turn may still go on."""
+    """The caller's last speech sample so far is ``at_samples``; the turn may still go on, unless a button ended it."""
 
     at_samples: int
 

@@ -126,7 +126,11 @@ class Session:
             self._act(self._turn_taking.typed(text, self._listening.ear.heard_samples))
 
     def start_speech(self) -> None:
-        """The caller holds the talk button: they have the floor, and until ``end_speech`` no pause ends their turn."""
+        """The caller holds the talk button: they have the floor, and until ``end_speech`` no pause ends their turn.
+
+        An agent that may not be interrupted finishes what it says. Without speech detection, which failed, nothing
+        happens.
+        """
         if self._closed or self._deaf:
             return
         ear = self._listening.ear

@@ -93,7 +93,7 @@ class TurnTaking:
         self._agent = Agent.LISTENING
         self._contested = False
         self._started_samples = 0
-        self._settled_samples = 0
+        self._settled_samples = 0  # what came before has been transcribed, or never will be
         self._turn = RunningTurn()
         self._waiting: Burst | None = None
 

@@ -193,6 +193,7 @@ def test_typed_words_let_an_agent_finish_that_may_not_be_interrupted() -> None:
     assert said(played) == ["hello there", "typed typed"] and played.all(ReplyInterrupted) == []
     assert played.at(TurnEnded, 1) == played.at(ReplyFinished) < played.at(ReplyAudioStarted, 1)
     assert [e.heard for e in played.all(ReplyFinished)] == [ANSWER, ANSWER]
+    assert played.all(TurnMeasured)[-1].stt_ms is None
 
 
 def test_typed_words_wait_for_a_greeting_and_for_a_reply_that_fails() -> None:
@@ -202,6 +203,15 @@ def test_typed_words_wait_for_a_greeting_and_for_a_reply_that_fails() -> None:
     broken = engines(llm=FakeLlm(per_word_s=0.1, fail_after_words=3))
     played = play("#" * 30 + "." * 20 + "T" + "." * 400, broken, settings=SETTINGS, agent=PATIENT)
     assert said(played) == ["hello there", "typed"] and played.at(EngineFailed) == played.at(TurnEnded, 1)
+
+
+@pytest.mark.parametrize("paused", [20, 7])
+def test_typed_words_know_nothing_of_transcription(paused: int) -> None:
+    """Neither of the turn before, nor of the one that they replace while it is still waited for its end."""
+    played = play("#" * 30 + "." * paused + "T" + "." * 200, settings=SETTINGS)
+    typed = played.all(TurnMeasured)[-1]
+    assert (typed.user, typed.endpoint_ms, typed.stt_ms) == ("typed", 0, None)
+    assert said(played) == (["hello there", "typed"] if paused == 20 else ["typed"])
 
 
 def test_typed_words_over_a_press_are_the_turn() -> None:
@@ -229,6 +239,7 @@ def test_a_detector_that_fails_ends_the_press_and_what_was_said_is_answered() ->
     broken = type(bundle)(Breaking(), bundle.stt, bundle.llm, bundle.tts)
     played = play("(" + "#" * 40 + ")" + "(" + "#" * 40 + ")" + "." * 200, broken, settings=SETTINGS)
     assert [f.stage for f in played.all(EngineFailed)] == ["vad"] and said(played) == ["hello there"]
+    assert played.names()[:4] == ["SpeechStarted", "SpeechEnded", "EngineFailed", "TranscriptUpdated"]
     assert played.names().count("SpeechStarted") == played.names().count("SpeechEnded") == 1
 
 

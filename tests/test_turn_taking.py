@@ -208,6 +208,26 @@ def test_a_long_press_is_cut_into_utterances_and_a_stuck_button_released() -> No
     assert m.words("endless", final=True) == [act.EndTurn("endless", 1500 * MS)]
 
 
+def test_a_button_is_stuck_only_after_it_was_long_down() -> None:
+    m = _machine(max_press_ms=1500)
+    m.speech_started(0)
+    m.pressed(1000 * MS)
+    assert m.received(2499 * MS, 0) == []
+    assert m.received(2500 * MS, 0) == [act.CutSpeech(), act.EndUtterance()]
+
+
+def test_a_press_is_the_end_of_speech_that_waited() -> None:
+    m = _machine()
+    m.pressed(1000 * MS)
+    m.received(1100 * MS, 0)
+    m.released(2000 * MS)
+    m.speech_started(2300 * MS)
+    m.pressed(2400 * MS)
+    m.released(2450 * MS)
+    assert m.words("hi", final=True) == [act.EndTurn("hi", 2000 * MS)]
+    assert m.agent(Agent.THINKING) == []
+
+
 def test_speech_after_the_release_waits_for_the_answer_and_is_then_a_barge_in() -> None:
     def released() -> TurnTaking:
         m = _machine()

@@ -18,7 +18,7 @@ import numpy as np
 
 from .audio import Pcm
 from .engines import Settings
-from .errors import EngineError, EngineUnavailable
+from .errors import EngineError, EngineUnavailable, NotOffered
 from .tasks import closing
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ KEEP_ALIVE_S = 120.0
 CONNECTIONS = 100
 CODE = re.compile(r"[a-z0-9_]{1,64}")
 VOICE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NO_VOICE = ("voice_not_found", "invalid_uid", "invalid_voice_id")
+NO_LANGUAGE = ("language_not_supported", "unsupported_language", "invalid_language")
 SECONDS = re.compile(r"\d{1,6}(\.\d+)?")
 
 
@@ -53,6 +55,7 @@ class Vendor:
     key: str
     url: str
     default_url: str
+    model: str
     console: str
     packages: tuple[str, ...]
     meanings: Mapping[str, int]
@@ -80,20 +83,27 @@ class Vendor:
         return EngineError(f"{self.engine}: {words}")
 
     def refusal(
-        self, status: int, code: str = "", retry_after: str | None = None, absent: Mapping[str, str] | None = None
+        self, status: int, code: str = "", retry_after: str | None = None, *, model: str, voice: str = ""
     ) -> EngineError:
-        """Return what a status and a code mean. ``absent`` names what is not there, by the code that says so."""
+        """Return what a status and a code mean for who asked for this model and voice."""
         shown = f"{status}, {code}" if code else f"{status}"
+        if code in NO_VOICE or (code in NO_LANGUAGE and status < 500):
+            lacks = f"the voice {voice!r}" if code in NO_VOICE else f"this language for {model}"
+            return NotOffered(f"{self.engine}: {self.name} does not have {lacks} ({shown}); see {self.console}")
         match self.meanings.get(code, status):
             case 401:
-                words = f"{self.name} does not take the key in {self.key} ({shown})"
+                return self.error(f"{self.name} does not take the key in {self.key} ({shown}); see {self.console}")
             case 402:
-                words = f"the account at {self.name} has no credit left, or its plan lacks this ({shown})"
+                words = f"the account at {self.name} has no credit left, or its plan lacks this"
+                return self.error(f"{words} ({shown}); see {self.console}")
             case 403:
-                words = f"the key in {self.key} may not be used for this ({shown})"
+                return self.error(f"the key in {self.key} may not be used for this ({shown}); see {self.console}")
+            case 404 if code:
+                return self.error(f"{self.name} does not have the model {model!r} ({shown}); see {self.model}")
             case 404:
-                thing = (absent or {}).get(code, f"what was asked for; check the names in your settings and {self.url}")
-                return self.error(f"{self.name} does not have {thing} ({shown}); see {self.console}")
+                return self.error(
+                    f"{self.name} knows nothing by that name ({shown}); check {self.model} and {self.url}"
+                )
             case 413:
                 return self.error(f"{self.name} was given more text than it takes at once ({shown})")
             case 429:
@@ -102,9 +112,7 @@ class Vendor:
                 )
             case failed if failed >= 500:
                 return self.error(f"{self.name} is out of order ({shown}); try again later")
-            case _:
-                return self.error(f"{self.name} did not accept the request ({shown})")
-        return self.error(f"{words}; see {self.console}")
+        return self.error(f"{self.name} did not accept the request ({shown})")
 
     def silence(self, timeout_s: float) -> EngineError:
         """Return the error for nothing that came in time."""
@@ -202,11 +210,11 @@ async def unwind(iterator: AsyncIterator[object]) -> None:
 
 
 def voice_id(vendor: Vendor, voice: str | None, default: str) -> str:
-    """Return the voice to ask for. Raises EngineError for what can be no id: it may become a part of a URL."""
+    """Return the voice to ask for. Raises NotOffered for what can be no id: it may become a part of a URL."""
     if voice is None:
         return default
     if not VOICE_ID.fullmatch(voice):
-        raise vendor.error(f"{voice[:64]!r} is no voice's id at {vendor.name}; see {vendor.console}")
+        raise NotOffered(f"{vendor.engine}: {voice[:64]!r} is no voice's id at {vendor.name}; see {vendor.console}")
     return voice
 
 

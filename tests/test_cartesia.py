@@ -15,7 +15,7 @@ from aiohttp import web
 
 from pipeline.audio import Pcm
 from pipeline.engines import aclose, choose, load, module, usable
-from pipeline.errors import EngineError, EngineUnavailable
+from pipeline.errors import EngineError, EngineUnavailable, NotOffered
 from pipeline.tasks import closing
 
 from .vendors import (
@@ -144,6 +144,8 @@ def test_a_voice_that_can_be_no_id_is_never_asked_for(voice: str) -> None:
         async with cartesia(cartesia_speaks) as (engine, vendor):
             assert "is no voice's id at Cartesia" in await complaint(engine, voice)
             assert vendor.asked == []
+            with pytest.raises(NotOffered):
+                await speech(engine, voice="nobody")
 
     run(main())
 
@@ -273,13 +275,15 @@ def test_sound_that_nobody_takes_does_not_fill_the_memory_and_others_are_heard()
         all_sent.set()
 
     async def main() -> None:
-        async with cartesia(speak) as (engine, _):
-            async with closing(engine.synthesize("On and on", None, "en", 1.0)) as ignored:
-                assert len(await anext(ignored)) == 1
-                await all_sent.wait()
-                assert len(await speech(engine)) == SAMPLES  # which came after all of them
-                with pytest.raises(EngineError, match="nobody took the last 4096 messages"):
-                    _ = [pcm async for pcm in ignored]
+        async with (
+            cartesia(speak) as (engine, _),
+            closing(engine.synthesize("On and on", None, "en", 1.0)) as ignored,
+        ):
+            assert len(await anext(ignored)) == 1
+            await all_sent.wait()
+            assert len(await speech(engine)) == SAMPLES  # which came after all of them
+            with pytest.raises(EngineError, match="nobody took the last 4096 messages"):
+                _ = [pcm async for pcm in ignored]
 
     all_sent = asyncio.Event()
     run(main())
@@ -329,9 +333,10 @@ REFUSALS = [
     (402, "quota_exceeded", "the account at Cartesia has no credit left, or its plan lacks this (402, quota_exceeded)"),
     (403, None, "the key in CARTESIA_API_KEY may not be used for this (403)"),
     (404, "voice_not_found", "does not have the voice 'f786b574-daa5-4673-aa0c-cbe3e8534c02' (404, voice_not_found)"),
-    (404, "model_not_found", "does not have the model 'sonic-3.5' (VOCAL_CARTESIA_MODEL)"),
-    (404, None, "check the names in your settings and CARTESIA_BASE_URL (404)"),
-    (422, "language_not_supported", "did not accept the request (422, language_not_supported)"),
+    (404, "model_not_found", "does not have the model 'sonic-3.5' (404, model_not_found); see VOCAL_CARTESIA_MODEL"),
+    (404, None, "by that name (404); check VOCAL_CARTESIA_MODEL and CARTESIA_BASE_URL"),
+    (400, "language_not_supported", "does not have this language for sonic-3.5 (400, language_not_supported)"),
+    (422, "invalid_transcript", "did not accept the request (422, invalid_transcript)"),
     (429, "concurrency_limited", "takes no more requests for now (429, concurrency_limited); try again later"),
     (500, None, "Cartesia is out of order (500); try again later"),
     (503, None, "Cartesia is out of order (503); try again later"),
@@ -368,7 +373,7 @@ def test_a_refusal_is_told_in_words_and_the_connection_lives(
     [
         (401, "does not take the key in CARTESIA_API_KEY (401)"),
         (402, "no credit left"),
-        (404, "check the names in your settings and CARTESIA_BASE_URL (404)"),
+        (404, "by that name (404); check VOCAL_CARTESIA_MODEL and CARTESIA_BASE_URL"),
         (429, "takes no more requests for now (429, too_many_connections); try again in 7 s"),
         (503, "is out of order (503, too_many_connections)"),
     ],

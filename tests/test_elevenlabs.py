@@ -14,7 +14,7 @@ from aiohttp import web
 
 from pipeline.audio import Pcm
 from pipeline.engines import aclose, choose, load, module, usable
-from pipeline.errors import EngineError, EngineUnavailable
+from pipeline.errors import EngineError, EngineUnavailable, NotOffered
 from pipeline.tasks import closing
 
 from .vendors import (
@@ -130,6 +130,19 @@ async def one_frame(request: web.Request) -> web.StreamResponse:
     return web.Response(body=FRAME, content_type="audio/pcm")
 
 
+def test_a_voice_or_language_it_does_not_have_may_be_replaced_by_another() -> None:
+    async def main() -> None:
+        for voice in ("../user", "nobody"):
+            async with elevenlabs(eleven_speaks) as (engine, _):
+                with pytest.raises(NotOffered):
+                    await speech(engine, voice=voice)
+        async with elevenlabs(refusing(400, eleven_error("unsupported_language"))) as (engine, _):
+            with pytest.raises(NotOffered):
+                await speech(engine)
+
+    run(main())
+
+
 def test_nothing_is_not_asked_for_and_much_is_asked_for_in_pieces() -> None:
     words = ["word"] * 2_000
 
@@ -243,10 +256,12 @@ REFUSALS = [
     (403, None, {}, "the key in ELEVENLABS_API_KEY may not be used for this (403)"),
     (404, "voice_not_found", {}, "does not have the voice 'JBFqnCBsd6RMkjVDRZzb' (404, voice_not_found)"),
     (400, "voice_not_found", {}, "does not have the voice 'JBFqnCBsd6RMkjVDRZzb' (400, voice_not_found)"),
-    (400, "model_not_found", {}, "does not have the model 'eleven_flash_v2_5' (VOCAL_ELEVENLABS_MODEL)"),
-    (404, None, {}, "check the names in your settings and ELEVENLABS_BASE_URL (404)"),
+    (400, "model_not_found", {}, "does not have the model 'eleven_flash_v2_5' (400, model_not_found); see VOCAL_"),
+    (404, None, {}, "by that name (404); check VOCAL_ELEVENLABS_MODEL and ELEVENLABS_BASE_URL"),
     (400, "max_character_limit_exceeded", {}, "was given more text than it takes at once"),
-    (422, "unsupported_language", {}, "did not accept the request (422, unsupported_language)"),
+    (400, "invalid_uid", {}, "does not have the voice 'JBFqnCBsd6RMkjVDRZzb' (400, invalid_uid)"),
+    (422, "unsupported_language", {}, "does not have this language for eleven_flash_v2_5 (422, unsupported_language)"),
+    (422, "invalid_text", {}, "did not accept the request (422, invalid_text)"),
     (429, "too_many_concurrent_requests", {"Retry-After": "3"}, "takes no more requests for now (429, too_many"),
     (429, "system_busy", {}, "(429, system_busy); try again later"),
     (500, None, {}, "ElevenLabs is out of order (500); try again later"),

@@ -25,6 +25,7 @@ GROQ = Vendor(
     key="GROQ_API_KEY",
     url="GROQ_BASE_URL",
     default_url="https://api.groq.com",
+    model="VOCAL_GROQ_MODEL",
     console="console.groq.com",
     packages=("groq", "httpx"),
     meanings={"model_decommissioned": 404, "insufficient_quota": 402},
@@ -88,18 +89,16 @@ class GroqLanguageModel:
         """Turn what the SDK raises into what a user understands."""
         import groq
 
-        url = str(self._client.base_url)
+        url, model = str(self._client.base_url), self._request["model"]
         try:
             yield
         except groq.APIStatusError as error:
-            model = f"the model {self._request['model']!r} (VOCAL_GROQ_MODEL)"
-            absent = dict.fromkeys(("model_not_found", "model_decommissioned"), model)
             retry_after = error.response.headers.get("retry-after")
-            raise GROQ.refusal(error.status_code, code_of(error.body), retry_after, absent) from None
+            raise GROQ.refusal(error.status_code, code_of(error.body), retry_after, model=model) from None
         except groq.APIConnectionError as error:
             raise GROQ.failure(error.__cause__, url, self._timeout_s) from None
         except groq.APIError as error:
-            raise GROQ.refusal(500, code_of(error.body)) from None  # in the stream, after 200
+            raise GROQ.refusal(500, code_of(error.body), model=model) from None  # in the stream, after 200
         except Exception as error:
             raise GROQ.failure(error, url, self._timeout_s) from None
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, cast
 from pipeline.audio import VOICE_RATE_HZ, Pcm
 from pipeline.cloud import CONNECT_S, S16, Vendor, code_of, default_voice, once_more, pieces, voice_id
 from pipeline.engines import Settings, Usable, number
-from pipeline.errors import EngineError
 from pipeline.tasks import Limited, closing
 
 from ._contexts import Connection, Contexts
@@ -34,9 +33,10 @@ CARTESIA = Vendor(
     key="CARTESIA_API_KEY",
     url="CARTESIA_BASE_URL",
     default_url="https://api.cartesia.ai",
+    model="VOCAL_CARTESIA_MODEL",
     console="play.cartesia.ai",
     packages=("cartesia", "httpx", "websockets"),
-    meanings={"quota_exceeded": 402, "voice_not_found": 404, "model_not_found": 404, "concurrency_limited": 429},
+    meanings={"quota_exceeded": 402, "model_not_found": 404, "concurrency_limited": 429},
 )
 
 MODEL = "sonic-3.5"
@@ -81,7 +81,8 @@ class CartesiaTextToSpeech:
     async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
         """Yield sound as it comes; closing cancels it at Cartesia. Speeds beyond 0.6 to 1.5 are brought within.
 
-        ``voice`` is a voice's id. Raises EngineError for all that goes wrong, a connection that breaks included.
+        ``voice`` is a voice's id. Raises NotOffered for one it does not have, and EngineError for all else that goes
+        wrong, a connection that breaks included.
         """
         request: dict[str, Any] = {
             "model_id": self._model,
@@ -104,16 +105,10 @@ class CartesiaTextToSpeech:
             async with closing(generating) as events:
                 async for event in Limited(events, self._timeout_s):
                     if event.type == "error":
-                        raise self._refusal(event, request["voice"])
+                        code = code_of(vars(event))
+                        raise CARTESIA.refusal(int(event.status_code), code, model=self._model, voice=request["voice"])
                     if event.type == "chunk" and len(pcm := samples.push(base64.b64decode(event.data, validate=True))):
                         yield pcm
-
-    def _refusal(self, event: Any, voice: str) -> EngineError:
-        absent = {
-            "voice_not_found": f"the voice {voice!r}",
-            "model_not_found": f"the model {self._model!r} (VOCAL_CARTESIA_MODEL)",
-        }
-        return CARTESIA.refusal(int(event.status_code), code_of(vars(event)), absent=absent)
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
@@ -134,10 +129,9 @@ class CartesiaTextToSpeech:
             # One manager gives out the same connection for ever, also when it is closed: so one for each.
             return await self._client.tts.websocket_connect(websocket_connection_options=self._options).enter()
         except exceptions.InvalidStatus as refused:
-            response = refused.response
-            raise CARTESIA.refusal(
-                response.status_code, _code_in(response.body), response.headers.get("Retry-After")
-            ) from None
+            answer = refused.response
+            retry_after = answer.headers.get("Retry-After")
+            raise CARTESIA.refusal(answer.status_code, _code_in(answer.body), retry_after, model=self._model) from None
         except (exceptions.InvalidProxy, exceptions.ProxyError, OSError):
             raise CARTESIA.unreachable(str(self._client.base_url)) from None
         except Exception as error:

@@ -27,13 +27,13 @@ ELEVENLABS = Vendor(
     key="ELEVENLABS_API_KEY",
     url="ELEVENLABS_BASE_URL",
     default_url="https://api.elevenlabs.io",
+    model="VOCAL_ELEVENLABS_MODEL",
     console="elevenlabs.io/app",
     packages=("elevenlabs", "httpx"),
     # It answers 400 and 401 to much that has a status of its own (help.elevenlabs.io, "API - Error Code 400 or 401").
     meanings={
         "quota_exceeded": 402,
         "missing_permissions": 403,
-        "voice_not_found": 404,
         "model_not_found": 404,
         "max_character_limit_exceeded": 413,
         "too_many_concurrent_requests": 429,
@@ -83,7 +83,8 @@ class ElevenLabsTextToSpeech:
     async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
         """Yield sound as it comes; closing ends the request. Speeds beyond 0.7 to 1.2 are brought within.
 
-        ``voice`` is a voice's id. Raises EngineError for all that goes wrong, a stream that breaks off included.
+        ``voice`` is a voice's id. Raises NotOffered for one it does not have, and EngineError for all else that goes
+        wrong, a stream that breaks off included.
         """
         wanted = voice_id(ELEVENLABS, voice, self._voice)
         options = self._options(language, speed)
@@ -127,12 +128,10 @@ class ElevenLabsTextToSpeech:
         try:
             yield
         except ApiError as error:
-            absent = {
-                "voice_not_found": f"the voice {voice!r}",
-                "model_not_found": f"the model {self._model!r} (VOCAL_ELEVENLABS_MODEL)",
-            }
             retry_after = (error.headers or {}).get("retry-after")
-            raise ELEVENLABS.refusal(error.status_code or 0, code_of(error.body), retry_after, absent) from None
+            raise ELEVENLABS.refusal(
+                error.status_code or 0, code_of(error.body), retry_after, model=self._model, voice=voice
+            ) from None
         except Exception as error:
             raise ELEVENLABS.failure(error, self._url, self._timeout_s) from None
 

@@ -141,7 +141,13 @@ async def _launch(config: Config, programs: Sequence[Program], output: Output) -
 
 
 async def _start(config: Config, children: Sequence[Child]) -> None:
-    await asyncio.gather(*(_started(config, child) for child in children))
+    """Return when all are ready. Raises Ended for the first one that ends before."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for child in children:
+                group.create_task(_started(config, child))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     last = children[-1].program
     if last.name == SERVER:
         log.info("Vocal Node is ready: %s", address(config.host, last.sockets))

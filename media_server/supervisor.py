@@ -32,9 +32,12 @@ BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """How long to wait before the first restart in a row, the second, ...; the last one for all that follow."""
 WELL_S = 60.0
 """Who answered for so long begins a new row."""
+FIRST_RESTARTS = 3
+"""How often what was killed by a signal before it was ever ready is started again; what ended by itself is not."""
 STOP_S = 10.0
 """How long a process may take to end after a signal before it is killed."""
 MAX_REASON_CHARS = 500
+SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 class Ended(Exception):
@@ -46,7 +49,7 @@ class Ended(Exception):
 
 
 class Child:
-    """One program that is kept running: once it has been ready, it is started again whenever it ends."""
+    """One program that is kept running: once it has been ready, it is started again however it ends."""
 
     def __init__(self, program: Program, output: Output) -> None:
         """Start it, in a running loop; every line it prints goes to ``output``."""
@@ -61,27 +64,32 @@ class Child:
         self._task = asyncio.create_task(self._keep_running(), name=f"keep {program.name} running")
 
     @property
-    def is_ready(self) -> bool:
-        """Whether it answers."""
-        return self._ready_s is not None
+    def is_down(self) -> bool:
+        """Whether it has answered before and does not now."""
+        return self._ready_s is None and self._first.done()
 
     async def started(self) -> None:
-        """Wait until it is ready for the first time. Raises Ended if it ends before; canceling is safe."""
+        """Wait until it is ready for the first time. Raises Ended if it will not be; canceling is safe."""
         await asyncio.shield(self._first)
 
     async def stop(self, number: int = signal.SIGTERM, within_s: float = STOP_S) -> None:
-        """Send it a signal, kill it if it has not ended ``within_s``, and do not start it again. Idempotent."""
-        self._ending = (number, within_s)
+        """Send it a signal, kill it if it has not ended ``within_s``, and do not start it again.
+
+        Whoever asks while it ends already waits for that.
+        """
+        if not self._task.cancelling():
+            self._ending = (number, within_s)
+            self._task.cancel()
         self._first.cancel()
-        await cancel_and_wait(self._task)
+        await asyncio.wait({self._task})
 
     async def _keep_running(self) -> None:
         while True:
             try:
                 ended = await self._run()
-            except OSError as error:
-                ended = Ended(f"it cannot be started: {error.strerror}", 1)
-            if not self._first.done():
+            except OSError as error:  # no memory, no file descriptors
+                ended = Ended(f"it cannot be started: {error}", 1)
+            if not self._first.done() and (ended.code >= 0 or self.restarts == FIRST_RESTARTS):
                 self._first.set_exception(ended)
                 return
             rest_s = BACKOFF_S[min(self.restarts, len(BACKOFF_S) - 1)]
@@ -163,7 +171,7 @@ async def _end(process: Process, name: str, number: int, within_s: float) -> Non
 
 def _reason(code: int, last_words: str) -> str:
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"killed by {SIGNALS.get(-code, f'signal {-code}')}"
     if code == 0 or not last_words:
         return f"exit code {code}"
     return last_words.removeprefix("vocal-node: ")[:MAX_REASON_CHARS]
@@ -182,28 +190,28 @@ class Supervisor:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(_stop(child) for child in self._children))
-        self._children.clear()
 
     async def start(self, kind: Kind, engine: str, settings: Settings) -> Settings:
         """Run an engine in a service process; return the settings with which ``openai_compatible`` reaches it.
 
-        Returns once it is ready. Raises EngineUnavailable with its last words if it ends before; canceling ends it.
+        Returns once it is ready. Raises EngineUnavailable with its last words if it will not be; canceling ends it.
         """
         sockets = listen("127.0.0.1", 0)
         child = Child(engine_service(kind, engine, settings, sockets), self._output)
+        self._children.append(child)
         try:
             await child.started()
         except BaseException as error:
             await _stop(child)
+            self._children.remove(child)
             if isinstance(error, Ended):
                 raise EngineUnavailable(f"{kind} engine {engine!r} did not start in its process: {error}") from None
             raise
-        self._children.append(child)
         return reaching(kind, own_address(sockets), settings)
 
     def state(self) -> str | None:
         """Return which services do not answer just now, and how often they had to be restarted; None if all do."""
-        down = [child for child in self._children if not child.is_ready]
+        down = [child for child in self._children if child.is_down]
         return "; ".join(f"{c.program.name} restarts, attempt {c.restarts} in a row" for c in down) or None
 
 

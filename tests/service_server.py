@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,8 +128,7 @@ async def serving(engines: Any = None) -> AsyncIterator[Service]:
     counts = Counts()
     app[LISTENER] = counts.listener()
     add_service_routes(app.router, SERVED)
-    with TemporaryDirectory() as folder:
-        samples = VoiceSamples(Path(folder) / "voices")
+    with TemporaryDirectory() as folder, closing(VoiceSamples(Path(folder) / "voices")) as samples:
         async with engines or engine_set() as source, Catalogue(f"sqlite:///{folder}/vocal.db", samples) as catalogue:
             app[ENGINES], app[CATALOGUE] = source, catalogue
             runner = new_runner(app)

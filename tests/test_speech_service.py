@@ -23,7 +23,9 @@ from pipeline.audio import VOICE_RATE_HZ, Pcm, to_float32
 from pipeline.errors import EngineError
 from pipeline.reply import Patience
 from pipeline.tts.tone import ToneTextToSpeech
+from tests.recordings import recording
 from tests.service_server import Service, check, engine_set, error_of, shelf
+from tests.sound_files import wav
 
 ENDLESS = " ".join(["word"] * 2000)
 
@@ -264,6 +266,24 @@ def test_an_agent_says_how_it_is_spoken_and_a_request_says_otherwise() -> None:
         ("high", "fr", 0.5),
         (f"sample:{'0' * 64}", "en", 1.0),
     ]
+
+
+def test_a_voice_kept_here_is_cloned_by_an_engine_that_can() -> None:
+    cloning, other = Voice(clones=True), Voice()
+
+    async def test(service: Service) -> None:
+        kept = await service.catalogue.add_voice("Eve", wav(np.tile(recording("austen-0880.wav"), 2)))
+        await service.catalogue.add(Agent("eve", "Eve", voice=kept.id))
+        async with talking(service) as socket:
+            await spoken(socket, text="Hello.", voice=kept.id)
+            await spoken(socket, text="Hello.", personality="eve")
+        assert (await service.post("/v1/audio/speech", {"input": "Hello.", "voice": kept.id})).status == 200
+        async with talking(service, "/tts/stream/cartesia") as socket:
+            await spoken(socket, text="Hello.", personality="eve")
+        assert [asked[1] for asked in cloning.asked] == [f"sample:{kept.sha256}"] * 3
+        assert [asked[1] for asked in other.asked] == [None]
+
+    check(test, shelf({"tts": cloning}, {"cartesia": other}))
 
 
 @pytest.mark.parametrize(

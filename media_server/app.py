@@ -7,7 +7,6 @@ the routes answer. End, in reverse: the hub hangs up what is left, then the engi
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 
@@ -104,10 +103,9 @@ async def _open_engines(wanted: Mapping[Kind, str], app: web.Application) -> Asy
 
 async def _open_catalogue(app: web.Application) -> AsyncIterator[None]:
     config = app[CONFIG]
-    with closing(VoiceSamples(config.data_dir / "voices")) as samples:
-        async with Catalogue(config.database(), samples) as catalogue:
-            app[CATALOGUE] = catalogue
-            yield
+    async with Catalogue(config.database(), VoiceSamples(config.data_dir / "voices")) as catalogue:
+        app[CATALOGUE] = catalogue
+        yield
 
 
 async def _open_hub(app: web.Application) -> AsyncIterator[None]:

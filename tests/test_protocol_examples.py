@@ -62,6 +62,8 @@ class Seen:
         """Note the ids of an answer."""
         if found := re.search(r'"pc_id": "([^"]+)"', answer) or re.search(r"Location: /wh[ie]p/(\S+)", answer):
             self.names["PC_ID"] = found[1]
+        if found := re.search(r'"id": "(anna-[0-9a-f]{8})"', answer):
+            self.names["VOICE_ID"] = found[1]
         shown, got = (re.search(r'ETag: ("[^"]+")', text) for text in (example.output, answer))
         if shown and got:
             self.names[shown[1]] = got[1]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib.util
 import re
 import textwrap
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,12 +19,10 @@ import numpy as np
 from .audio import Pcm
 from .engines import Settings
 from .errors import EngineError, EngineUnavailable, NotOffered
-from .tasks import closing
+from .remote_errors import Dropped
 
 if TYPE_CHECKING:
     import httpx
-
-T = TypeVar("T")
 
 INSTALL = "pip install vocal-node[cloud]"
 CONNECT_S = 5.0
@@ -37,10 +35,6 @@ VOICE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NO_VOICE = ("voice_not_found", "invalid_uid", "invalid_voice_id")
 NO_LANGUAGE = ("language_not_supported", "unsupported_language", "invalid_language")
 SECONDS = re.compile(r"\d{1,6}(\.\d+)?")
-
-
-class Dropped(EngineError):
-    """The connection was lost: what was asked for may be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,26 +171,6 @@ def connections(timeout_s: float) -> httpx.AsyncClient:
             max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S
         ),
     )
-
-
-async def once_more(attempt: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
-    """Yield what ``attempt`` yields; if its connection is lost before it gave anything, make one more, at once.
-
-    A connection that was idle may be dead without anybody knowing. After the first item nothing is repeated.
-    """
-    begun = False
-    try:
-        async with closing(attempt()) as items:
-            async for item in items:
-                begun = True
-                yield item
-        return
-    except Dropped:
-        if begun:
-            raise
-    async with closing(attempt()) as items:
-        async for item in items:
-            yield item
 
 
 async def unwind(iterator: AsyncIterator[object]) -> None:

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cloud import Vendor, code_of, connections, once_more, unwind
+from pipeline.cloud import Vendor, code_of, connections, unwind
 from pipeline.engines import Settings, Usable, number
 from pipeline.events import Message
+from pipeline.remote import ask_twice
 
 if TYPE_CHECKING:
     from groq import AsyncGroq, AsyncStream
@@ -62,7 +63,7 @@ class GroqLanguageModel:
 
         Raises EngineError for all that goes wrong, a stream that breaks off included.
         """
-        return once_more(lambda: self._complete(messages))
+        return ask_twice(lambda: self._complete(messages))
 
     async def _complete(self, messages: Sequence[Message]) -> AsyncIterator[str]:
         said: list[Any] = [{"role": message.role, "content": message.text} for message in messages]

@@ -17,8 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.audio import VOICE_RATE_HZ, Pcm
-from pipeline.cloud import CONNECT_S, S16, Vendor, code_of, default_voice, once_more, pieces, voice_id
+from pipeline.cloud import CONNECT_S, S16, Vendor, code_of, default_voice, pieces, voice_id
 from pipeline.engines import Settings, Usable, number
+from pipeline.remote import ask_twice
 from pipeline.tasks import Limited, closing
 
 from ._contexts import Connection, Contexts
@@ -93,7 +94,7 @@ class CartesiaTextToSpeech:
         if speed != 1.0:
             request["generation_config"] = {"speed": max(SLOWEST, min(FASTEST, speed))}
         for piece in pieces(clause, PIECE_CHARACTERS):
-            async with closing(once_more(partial(self._speak, {**request, "transcript": piece}))) as sound:
+            async with closing(ask_twice(partial(self._speak, {**request, "transcript": piece}))) as sound:
                 async for pcm in sound:
                     yield pcm
 

@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.audio import VOICE_RATE_HZ, Pcm
-from pipeline.cloud import S16, Vendor, code_of, connections, default_voice, once_more, pieces, unwind, voice_id
+from pipeline.cloud import S16, Vendor, code_of, connections, default_voice, pieces, unwind, voice_id
 from pipeline.engines import Settings, Usable, number
+from pipeline.remote import ask_twice
 from pipeline.tasks import closing
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class ElevenLabsTextToSpeech:
         wanted = voice_id(ELEVENLABS, voice, self._voice)
         options = self._options(language, speed)
         for piece in pieces(clause, PIECE_CHARACTERS):
-            async with closing(once_more(partial(self._speak, piece, wanted, options))) as sound:
+            async with closing(ask_twice(partial(self._speak, piece, wanted, options))) as sound:
                 async for pcm in sound:
                     yield pcm
 

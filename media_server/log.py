@@ -21,17 +21,21 @@ ESCAPED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))
 """Control characters, which could forge a line or command a terminal. What strangers send may be in a message."""
 
 QUIET = (
+    "aiohttp.access",
     "aioice",
+    "aiortc",
     "aiosqlite",
     "alembic",
-    "aiortc",
-    "aiohttp.access",
     "asyncio",
     "av",
+    "cartesia",
     "faster_whisper",
-    "huggingface_hub",
+    "groq",
+    "httpcore",
     "httpx",
+    "huggingface_hub",
     "nltk",
+    "websockets",
 )
 
 

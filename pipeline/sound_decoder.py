@@ -221,7 +221,12 @@ def confine(order: Order) -> None:
         return
     import resource
 
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # uvloop's children inherit what may be inherited
+    def limit(what: int, most: int) -> None:
+        hard = resource.getrlimit(what)[1]  # where the system is stricter, it stays so
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (most, most))
+
+    os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), 65_536))  # uvloop's children inherit what may be inherited
     signal.alarm(order.wall_s)  # should the parent be killed
     os.nice(5)  # calls come first
     if sys.platform == "linux":
@@ -230,10 +235,10 @@ def confine(order: Order) -> None:
         os.sched_setaffinity(0, {processors[os.getpid() % len(processors)]})
         with open("/proc/self/statm") as statm:
             held_bytes = int(statm.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held_bytes + order.memory_bytes,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (order.cpu_s, order.cpu_s + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+        limit(resource.RLIMIT_AS, held_bytes + order.memory_bytes)
+    limit(resource.RLIMIT_CPU, order.cpu_s)
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_NOFILE, 0)
 
 
 def judged(source: bytes, order: Order) -> tuple[dict[str, Any], bytearray]:

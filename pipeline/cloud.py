@@ -5,6 +5,7 @@ An error has a vendor's status and code in it, never the vendor's own text: that
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import textwrap
@@ -30,6 +31,9 @@ KEEP_ALIVE_S = 120.0
 """Longer than a caller's turn, so that the next reply finds a warm connection; httpx would drop it after 5 s."""
 
 CONNECTIONS = 100
+PUT_OFF = ("httpcore._backends.anyio", "anyio._backends._asyncio")
+"""What httpx imports with its first request, on the event loop, for 40 ms."""
+
 CODE = re.compile(r"[a-z0-9_]{1,64}")
 VOICE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NO_VOICE = ("voice_not_found", "invalid_uid", "invalid_voice_id")
@@ -159,12 +163,15 @@ def code_of(body: object) -> str:
 
 
 def connections(timeout_s: float) -> httpx.AsyncClient:
-    """Return a pool that keeps connections warm. Blocks for some 50 ms: it reads the system's certificates.
+    """Return a pool that keeps connections warm. Blocks: it reads certificates (50 ms) and imports libraries.
 
     Redirects are not followed: they would take the key to another host.
     """
     import httpx
 
+    for put_off in PUT_OFF:
+        with suppress(ImportError):
+            importlib.import_module(put_off)
     return httpx.AsyncClient(
         timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
         limits=httpx.Limits(

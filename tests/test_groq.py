@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +36,8 @@ from .vendors import (
 )
 
 PROMPT = "canary prompt: be kind"
+LIBRARIES = ("anyio", "groq", "httpcore", "httpx")
+ROOT = Path(__file__).parent.parent
 ASKED = [Message("system", PROMPT), Message("user", "Hello?"), Message("assistant", "Yes?"), Message("user", "Tea.")]
 DONE = b"data: [DONE]\n\n"
 
@@ -202,6 +207,27 @@ def test_several_are_answered_at_once_and_later_ones_find_a_warm_connection() ->
             assert {asked.peer for asked in vendor.asked} == first
 
     run(main())
+
+
+def test_nothing_is_imported_while_a_caller_waits() -> None:
+    program = f"""
+import asyncio, sys
+from pipeline.events import Message
+from tests.vendors import KEY, HttpVendor, created, saying, serving
+
+async def main():
+    async with serving(HttpVendor(saying("Yes.")).handle) as url:
+        engine = await created("llm", "groq", {{"GROQ_API_KEY": KEY, "GROQ_BASE_URL": url}})
+        before = set(sys.modules)
+        assert [delta async for delta in engine.complete([Message("user", "Tea?")])] == ["Yes."]
+        late = [name for name in set(sys.modules) - before if name.split(".")[0] in {LIBRARIES}]
+        assert not late, late
+        await engine.aclose()
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # --- what goes wrong, in words

@@ -51,6 +51,7 @@ class GroqLanguageModel:
 
     def __init__(self, client: AsyncGroq, request: Mapping[str, Any], timeout_s: float) -> None:
         self._client = client
+        self._completions = client.chat.completions  # imported now: the SDK puts that off to the first request
         self._request = dict(request)
         self._timeout_s = timeout_s
 
@@ -70,7 +71,7 @@ class GroqLanguageModel:
         finish: str | None = None
         spoke = False
         with self._in_words():
-            stream = await self._client.chat.completions.create(messages=said, stream=True, **self._request)
+            stream = await self._completions.create(messages=said, stream=True, **self._request)
             try:
                 async for chunk in stream:
                     for choice in chunk.choices:

@@ -68,6 +68,7 @@ class CartesiaTextToSpeech:
         self, client: AsyncCartesia, options: WebsocketConnectionOptions, voice: str, model: str, timeout_s: float
     ) -> None:
         self._client = client
+        self._tts = client.tts  # imported now: the SDK puts that off to the first request
         self._options = options
         self._voice = voice
         self._model = model
@@ -128,7 +129,7 @@ class CartesiaTextToSpeech:
 
         try:
             # One manager gives out the same connection for ever, also when it is closed: so one for each.
-            return await self._client.tts.websocket_connect(websocket_connection_options=self._options).enter()
+            return await self._tts.websocket_connect(websocket_connection_options=self._options).enter()
         except exceptions.InvalidStatus as refused:
             answer = refused.response
             retry_after = answer.headers.get("Retry-After")
@@ -156,6 +157,7 @@ def create(settings: Settings) -> CartesiaTextToSpeech:
     key, url = CARTESIA.access(settings)
     timeout_s = number(settings, "VOCAL_CARTESIA_TIMEOUT_S", TIMEOUT_S, least=0.1)
     import httpx
+    import websockets.asyncio.client  # noqa: F401 - the SDK puts that off to the first request
     from cartesia import AsyncCartesia
 
     certificates = httpx.create_ssl_context()

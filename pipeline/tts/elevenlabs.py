@@ -70,7 +70,7 @@ class ElevenLabsTextToSpeech:
     def __init__(
         self, client: AsyncElevenLabs, pool: httpx.AsyncClient, url: str, voice: str, model: str, timeout_s: float
     ) -> None:
-        self._client = client
+        self._speech = client.text_to_speech.with_raw_response
         self._pool = pool
         self._url = url
         self._voice = voice
@@ -107,7 +107,7 @@ class ElevenLabsTextToSpeech:
 
     async def _speak(self, text: str, voice: str, options: dict[str, Any]) -> AsyncIterator[Pcm]:
         samples = S16()
-        request = self._client.text_to_speech.with_raw_response.stream(
+        request = self._speech.stream(
             voice,
             text=text,
             model_id=self._model,

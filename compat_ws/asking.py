@@ -9,7 +9,7 @@ from aiohttp import web
 
 from pipeline.agents import Agent
 from pipeline.engines import Chosen, Kind
-from pipeline.errors import ProtocolError
+from pipeline.errors import EngineUnavailable, ProtocolError
 
 from .backend import CATALOGUE, ENGINES
 
@@ -56,12 +56,18 @@ async def agent_for(
     return await app[CATALOGUE].find({"configId": config_id, **config})
 
 
-async def engine_for(app: web.Application, kind: Kind, model: str) -> Chosen:
-    """Return the engine that ``model`` names; the server's own for any other word, as OpenAI's clients must say one.
-
-    Raises EngineUnavailable for an engine that lacks something.
-    """
+async def engine_named(app: web.Application, kind: Kind, name: str | None) -> Chosen:
+    """Return an engine, None being the server's own choice. Raises ProtocolError for a name that is none's,
+    EngineUnavailable for one that lacks something, and says what."""
     try:
-        return await app[ENGINES].get(kind, model or None)
+        return await app[ENGINES].get(kind, name)
+    except EngineUnavailable as error:
+        raise EngineUnavailable(f"the {kind} engine {name!r} needs {error}") from error
+
+
+async def engine_for_model(app: web.Application, kind: Kind, model: str) -> Chosen:
+    """Return the engine that ``model`` names; the server's own for any other word, as OpenAI's clients must say one."""
+    try:
+        return await engine_named(app, kind, model or None)
     except ProtocolError:
-        return await app[ENGINES].get(kind)
+        return await engine_named(app, kind, None)

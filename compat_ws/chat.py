@@ -22,8 +22,8 @@ from pipeline.events import Message
 from signaling.bodies import read_json
 from signaling.schema import Wire
 
-from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, agent_for, require_text
-from .backend import ENGINES, LISTENER
+from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, agent_for, engine_named, require_text
+from .backend import LISTENER
 from .conversations import Conversations
 from .generating import PATIENCE, Generation
 from .streaming import sending_events, wants_events
@@ -61,7 +61,7 @@ class ChatService:
         asked = await read_json(request, ChatRequest, REQUEST_MAX_BYTES)
         require_text(asked.text, "text")
         agent = await agent_for(request.app, asked.personality, asked.config_id, asked.config)
-        chosen = await request.app[ENGINES].get("llm", engine or agent.llm)
+        chosen = await engine_named(request.app, "llm", engine or agent.llm)
         prompt = self._conversations.prompt(asked.session_id, agent.system_prompt, asked.text)
         async with thinking(request.app, chosen, prompt) as thought:
             if wants_events(request):

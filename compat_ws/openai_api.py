@@ -1,7 +1,7 @@
 """OpenAI's ``/v1/models``, ``/v1/audio/transcriptions`` and ``/v1/audio/speech``; ``/v1/chat/completions`` is
 `openai_chat`.
 
-``model`` names an engine, or nothing (see `asking.engine_for`).
+``model`` names an engine, or nothing (see `asking.engine_for_model`).
 
 https://developers.openai.com/api/reference/resources/audio
 """
@@ -24,7 +24,7 @@ from pipeline.tasks import closing
 from signaling.bodies import read_json
 from signaling.schema import Wire
 
-from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, engine_for, refuse, require_text
+from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, engine_for_model, refuse, require_text
 from .backend import ENGINES
 from .generating import Generation
 from .sound import samples_of
@@ -86,7 +86,7 @@ class TranscriptionService:
 
     async def _stream(self, request: web.Request, form: Form) -> web.StreamResponse:
         fields = read_fields(form)
-        engine = await engine_for(request.app, "stt", fields.model)
+        engine = await engine_for_model(request.app, "stt", fields.model)
         sound = samples_of(last_field(form), headerless=headerless(form))
         async with transcribing(request.app, engine, sound, fields.language) as transcripts:
             return await send_transcripts(request, transcripts, fields.language)
@@ -94,7 +94,7 @@ class TranscriptionService:
     async def _whole(self, request: web.Request, form: Form) -> web.Response:
         sound = await rest_of(form)
         fields = read_fields(form)
-        engine = await engine_for(request.app, "stt", fields.model)
+        engine = await engine_for_model(request.app, "stt", fields.model)
         async with transcribing(request.app, engine, one_by_one(sound), fields.language) as transcripts:
             heard = await last_of(transcripts)
         match fields.response_format:
@@ -161,7 +161,7 @@ async def speech(request: web.Request) -> web.StreamResponse:
     if content_type is None:
         formats = " or ".join(SPEECH_TYPES)
         raise ProtocolError(f"this response_format is not supported here: use {formats}", param="response_format")
-    engine = (await engine_for(request.app, "tts", asked.model)).engine
+    engine = (await engine_for_model(request.app, "tts", asked.model)).engine
     voice = None if asked.voice.lower() in DEFAULT_VOICES else await voice_of(request.app, engine, asked.voice)
     manner = Manner(voice, asked.language, asked.speed)
     streamed = Streamed(request, content_type)

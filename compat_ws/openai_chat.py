@@ -4,7 +4,7 @@ What is said: ``messages`` of text (roles system, developer, user, assistant), t
 engine's own setting: ``temperature``, ``top_p``, ``seed``, penalties and the like are read by nobody. ``max_tokens``
 and ``max_completion_tokens`` count what the engine gives at a time, a token or a word. ``usage`` is left out, also
 where ``stream_options`` asks for it: engines do not count tokens. ``model`` names an engine, or nothing (see
-`asking.engine_for`); the answer's ``model`` is the engine that gave it.
+`asking.engine_for_model`); the answer's ``model`` is the engine that gave it.
 
 https://developers.openai.com/api/reference/resources/chat
 """
@@ -24,7 +24,7 @@ from pipeline.events import Message
 from signaling.bodies import read_json
 from signaling.schema import Wire
 
-from .asking import NAME_MAX_CHARS, engine_for, refuse, require_short, require_text
+from .asking import NAME_MAX_CHARS, engine_for_model, refuse, require_short, require_text
 from .chat import ANSWER_MAX_CHARS, Thought, thinking
 from .streaming import sending_events
 
@@ -85,7 +85,7 @@ async def complete(request: web.Request) -> web.StreamResponse:
     asked = await read_json(request, Completion, CONVERSATION_MAX_BYTES)
     refuse(asked.model_extra or {}, UNSUPPORTED)
     prompt = prompt_of(asked.messages)
-    engine = await engine_for(request.app, "llm", asked.model)
+    engine = await engine_for_model(request.app, "llm", asked.model)
     envelope = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": unix_s(), "model": engine.name}
     async with thinking(request.app, engine, prompt, asked.most_deltas) as thought:
         if asked.stream:

@@ -28,9 +28,8 @@ from pipeline.tasks import cancel_and_wait
 from signaling.bodies import read_json
 from signaling.schema import Wire, explain
 
-from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, agent_for, require_text
+from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, agent_for, engine_named, require_text
 from .audio_chunk import audio_chunk
-from .backend import ENGINES
 from .client_socket import ClientSocket, Ending
 from .generating import Generation
 from .speaking import Manner, speaking, voice_of, wav_head
@@ -77,7 +76,7 @@ async def answer(request: web.Request) -> web.Response:
 async def begin(app: web.Application, asked: SpeechRequest, engine: str | None) -> Generation[Pcm]:
     """Find out who speaks, with which engine and voice. Raises ProtocolError, EngineUnavailable."""
     agent = await agent_for(app, asked.personality, asked.config_id)
-    chosen = await app[ENGINES].get("tts", engine or agent.tts)
+    chosen = await engine_named(app, "tts", engine or agent.tts)
     if asked.voice is None:
         voice = agent.voice_for(chosen.name, clones=clones(chosen.engine))
     else:

@@ -22,7 +22,8 @@ from pipeline.events import Transcript
 from pipeline.tasks import closing
 from signaling.schema import Wire
 
-from .backend import ENGINES, LISTENER
+from .asking import engine_named
+from .backend import LISTENER
 from .generating import PATIENCE, Generation
 from .sound import is_headerless, samples_of
 from .uploads import FORM_MAX_S, Form, WholeForms
@@ -55,7 +56,7 @@ class TranscribeService:
             await form.read_fields()
             sound = await rest_of(form)
             fields = form.read_into(TranscribeFields)
-            engine = await request.app[ENGINES].get("stt")
+            engine = await engine_named(request.app, "stt", None)
             async with transcribing(request.app, engine, one_by_one(sound), fields.language) as transcripts:
                 heard = await last_of(transcripts)
         language = heard.language or fields.language

@@ -74,7 +74,7 @@ class Shelf:
         if name in (None, "own"):
             return self._served[kind]
         if name in self._lacking:
-            raise EngineUnavailable(f"{kind} {name} needs {self._lacking[name]}")
+            raise EngineUnavailable(self._lacking[name])
         if name not in self._named:
             raise ProtocolError(f"there is no {kind} engine {name!r} here", param=kind)
         return Chosen(name, self._named[name], "")

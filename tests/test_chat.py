@@ -130,7 +130,7 @@ def test_an_agent_chooses_its_engine_and_groq_is_asked_for_by_address() -> None:
 def test_groq_without_its_key_says_which_is_missing() -> None:
     async def test(service: Service) -> None:
         response = await service.post("/chat/groq", {"text": "Hello."})
-        assert "GROQ_API_KEY" in (await error_of(response, 500))["message"]
+        assert (await error_of(response, 500))["message"] == "the llm engine 'groq' needs GROQ_API_KEY"
 
     check(test, engine_set({}))
 

@@ -6,6 +6,7 @@ the routes answer. End, in reverse: the hub hangs up what is left, then the engi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +32,7 @@ from .engine_set import EngineSet
 from .hub import Hub, HubListener, Limits
 from .metrics import Metrics
 from .opus import libopus
+from .output import console
 from .rtc_calls import RtcCalls
 from .sessions import SessionMaker, WebSocketSessions, session_settings
 from .supervisor import Supervisor
@@ -89,7 +91,7 @@ def _access(config: Config) -> Access:
 
 
 async def _open_services(app: web.Application) -> AsyncIterator[None]:
-    async with Supervisor() as supervisor:
+    async with Supervisor(console(sys.stderr, app[CONFIG].log_format)) as supervisor:
         app[SUPERVISOR] = supervisor
         yield
 

@@ -129,6 +129,12 @@ class Answer:
             raise EngineError(f"{self.server} failed: {complaint(found, self.private) or 'it does not say why'}")
         return found
 
+    def text(self, value: object) -> str:
+        """Return ``value`` if it is text, without halves of surrogate pairs: nothing could encode them."""
+        if not isinstance(value, str):
+            raise EngineError(f"{self.server} sent no text where there should be some")
+        return value.encode(errors="replace").decode()
+
     async def drain(self) -> None:
         """Read on to the end of the body, which is due: else the connection could not be used again."""
         with suppress(TimeoutError, aiohttp.ClientError):

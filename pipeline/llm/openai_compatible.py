@@ -62,7 +62,7 @@ async def _deltas(answer: Answer) -> AsyncIterator[str]:
     finished = False
     async with closing(answer.events()) as events:
         async for event in events:
-            if event == DONE:
+            if event.strip() == DONE:
                 finished = True
                 break
             text, ended = _text(answer, answer.parse(event), "delta")
@@ -82,9 +82,7 @@ def _text(answer: Answer, chunk: Mapping[str, Any], part: str) -> tuple[str, boo
         ended = choice.get("finish_reason") is not None
     except (AttributeError, TypeError):
         text, ended = None, False
-    if not isinstance(text, str):
-        raise EngineError(f"{answer.server} sent no text where an answer's text should be")
-    return text, ended
+    return answer.text(text), ended
 
 
 def describe(settings: Settings) -> Usable:

@@ -195,11 +195,9 @@ async def _whole(answer: Answer, language: str | None) -> AsyncIterator[Transcri
 
 
 def _transcript(answer: Answer, found: Mapping[str, Any], language: str | None, *, final: bool) -> Transcript:
-    text, spoken = found.get("text"), found.get("language")
-    if not isinstance(text, str):
-        raise EngineError(f"{answer.server} sent no text where a transcript should be")
-    known = isinstance(spoken, str) and re.fullmatch(r"[a-z]{2,3}(-\w{2,4})?", spoken)
-    return Transcript(text.strip(), final, spoken if known else language)
+    spoken = found.get("language")
+    coded = isinstance(spoken, str) and re.fullmatch(r"[a-z]{2,3}(-\w{2,4})?", spoken)
+    return Transcript(answer.text(found.get("text")).strip(), final, spoken if coded else language)
 
 
 def describe(settings: Settings) -> Usable:

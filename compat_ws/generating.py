@@ -62,6 +62,9 @@ class Generation(Generic[T]):
             raise
         except (ProtocolError, Overloaded):
             raise
+        except EngineError:
+            self._outcome = "failed"
+            raise
         except Exception as error:
             self._outcome = "failed"
             raise self._blamed(error) from error
@@ -86,8 +89,6 @@ class Generation(Generic[T]):
             self._waiting = None
 
     def _blamed(self, error: Exception) -> EngineError:
-        if isinstance(error, EngineError):
-            return error
         if isinstance(error, TimeoutError):
             return EngineError(f"the {self._kind} engine gave nothing for {self._patience_s:g} s")
         log.error("a %s engine raised", self._kind, exc_info=error)

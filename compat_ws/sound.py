@@ -80,7 +80,8 @@ class ArrivingSound:
     async def end(self) -> Pcm:
         """Return what is left. Raises ProtocolError for what holds no sound, or less than it announced."""
         if self._form != "s16le":
-            return await decode(bytes(self._bytes), SPEECH_RATE_HZ, LIMITS)
+            source, self._bytes = bytes(self._bytes), bytearray()
+            return await decode(source, SPEECH_RATE_HZ, LIMITS)
         if self._bytes:
             raise ProtocolError("the sound ends within a sample: s16le has 2 bytes each", param="file")
         if self._missing_bytes:

@@ -15,6 +15,7 @@ from pipeline.errors import EngineError, ProtocolError
 from pipeline.resample import Resampler
 from pipeline.tasks import closing
 from pipeline.text import ClauseSplitter
+from signaling.schema import is_id
 
 from .backend import CATALOGUE, LISTENER
 from .generating import PATIENCE, Generation
@@ -40,10 +41,12 @@ async def voice_of(app: web.Application, tts: TextToSpeech, wanted: str) -> str 
     """
     if wanted.startswith(SAMPLE_PREFIX):
         return wanted if clones(tts) else None
-    if not clones(tts):
+    if not clones(tts) or not is_id(wanted):
         return wanted
-    kept = next((voice for voice in await app[CATALOGUE].voices() if voice.id == wanted), None)
-    return wanted if kept is None else f"{SAMPLE_PREFIX}{kept.sha256}"
+    try:
+        return f"{SAMPLE_PREFIX}{(await app[CATALOGUE].voice(wanted)).sha256}"
+    except ProtocolError:
+        return wanted
 
 
 def speaking(

@@ -36,22 +36,30 @@ class Streamed:
 
     async def write(self, octets: bytes) -> None:
         """Send. Raises ConnectionError, the connection being gone, where the client takes nothing for too long."""
+        async with self._within_limit():
+            await self._begin()
+            await self.response.write(octets)
+
+    async def end(self) -> web.StreamResponse:
+        """Complete the response. Raises ConnectionError like ``write``."""
+        async with self._within_limit():
+            await self._begin()
+            await self.response.write_eof()
+        return self.response
+
+    async def _begin(self) -> None:
+        if not self.begun:
+            await self.response.prepare(self._request)
+
+    @asynccontextmanager
+    async def _within_limit(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(STALLED_S):
-                if not self.begun:
-                    await self.response.prepare(self._request)
-                await self.response.write(octets)
+                yield
         except TimeoutError:
             if self._request.transport is not None:
                 self._request.transport.abort()
             raise ConnectionResetError(f"the client took nothing for {STALLED_S:g} s") from None
-
-    async def end(self) -> web.StreamResponse:
-        """Complete the response."""
-        if not self.begun:
-            await self.response.prepare(self._request)
-        await self.response.write_eof()
-        return self.response
 
 
 class Events:

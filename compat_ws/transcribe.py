@@ -8,6 +8,7 @@ out: detected) and ``format`` (``s16le`` for sound without a header, see `sound.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -65,9 +66,9 @@ class TranscribeService:
 
 async def rest_of(form: Form) -> Sequence[Pcm]:
     """Read a form on from its file to its end and return the sound. Raises ProtocolError for what is wrong with it."""
-    pieces = [octets async for octets in form.content()]
+    pieces = deque([octets async for octets in form.content()])
     await form.read_fields()
-    return [pcm async for pcm in samples_of(one_by_one(pieces), headerless=headerless(form))]
+    return [pcm async for pcm in samples_of(used_up(pieces), headerless=headerless(form))]
 
 
 def headerless(form: Form) -> bool:
@@ -120,6 +121,13 @@ async def one_by_one(pieces: Sequence[T]) -> AsyncIterator[T]:
     """Yield what is there already, letting others have their turn after each."""
     for piece in pieces:
         yield piece
+        await asyncio.sleep(0)
+
+
+async def used_up(pieces: deque[T]) -> AsyncIterator[T]:
+    """Yield what is there and keep nothing of it: it may be large."""
+    while pieces:
+        yield pieces.popleft()
         await asyncio.sleep(0)
 
 

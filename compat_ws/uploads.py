@@ -27,7 +27,7 @@ PAUSE_MAX_S = 30.0
 """How long nothing may arrive."""
 FORM_MAX_S = 900.0
 """How long all of it may take: a sound may be sent while it is being spoken."""
-MAX_WHOLE = 32
+MAX_WHOLE = 16
 """Forms that are held in memory at once."""
 
 
@@ -114,6 +114,8 @@ class Form:
             raise ProtocolError("the body cannot be read: it is not encoded as its headers say") from None
         except TimeoutError:
             raise ProtocolError("the form did not arrive in time", status=408) from None
+        except ConnectionError:  # an engine that reads it must not be blamed
+            raise ProtocolError("the client left before its form was complete") from None
         self._bytes += len(octets)
         if self._bytes > FORM_MAX_BYTES:
             raise _too_long()

@@ -45,12 +45,12 @@ class Contexts:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._link: _Link | None = None
+        self._links: list[_Link] = []  # at most one is not lost; others are still being closed
 
     async def aclose(self) -> None:
         """Close the connection, if there is one. Idempotent."""
-        link, self._link = self._link, None
-        if link is not None:
+        links, self._links = self._links, []
+        for link in links:
             await link.aclose()
 
     async def generate(self, context_id: str, request: Any) -> AsyncIterator[Any]:
@@ -58,9 +58,7 @@ class Contexts:
 
         Raises whatever ended the connection.
         """
-        if self._link is None or self._link.lost:
-            self._link = _Link(self._connect)
-        link = self._link
+        link = self._live()
         events = link.enter(context_id)
         try:
             await link.send(request)
@@ -73,6 +71,12 @@ class Contexts:
                 yield event
         finally:
             await link.leave(context_id)
+
+    def _live(self) -> _Link:
+        self._links = [link for link in self._links if not link.closed]
+        if all(link.lost for link in self._links):
+            self._links.append(_Link(self._connect))
+        return self._links[-1]
 
 
 class _Link:
@@ -90,10 +94,18 @@ class _Link:
         """Tell whether it is of no more use."""
         return self._failure is not None
 
+    @property
+    def closed(self) -> bool:
+        """Tell whether nothing of it is left."""
+        return self._reading.done()
+
     async def aclose(self) -> None:
         """Close it; who still waits is told."""
-        await cancel_and_wait(self._reading)
-        self._end(EngineError("the engine was closed"))
+        if self.lost:
+            await asyncio.wait([self._reading])  # it is closing
+        else:
+            await cancel_and_wait(self._reading)
+            self._end(EngineError("the engine was closed"))
 
     def enter(self, context_id: str) -> asyncio.Queue[Any]:
         """Return where the messages of this context will arrive, or an exception instead of them."""
@@ -112,19 +124,25 @@ class _Link:
         if self._connection is None:
             assert self._failure is not None
             raise self._failure
-        await self._connection.send(request)
+        try:
+            await self._connection.send(request)
+        except Exception as error:
+            if not self.lost:  # whoever comes next must not wait for the reader to notice
+                self._end(error)
+                self._reading.cancel()
+            raise
 
     async def _run(self, connect: Connect) -> None:
         try:
             self._connection = await connect()
             self._settled.set()
-            try:
-                while True:
-                    self._deliver(await self._connection.recv())
-            finally:
-                await self._connection.close()
+            while True:
+                self._deliver(await self._connection.recv())
         except Exception as error:
             self._end(error)
+        finally:
+            if self._connection is not None:
+                await self._connection.close()
 
     def _deliver(self, event: Any) -> None:
         context_id = event.context_id

@@ -566,14 +566,14 @@ def test_a_server_that_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> No
 # --- llm
 
 
-async def read_json(server: ApiServer, answer: Answer, bodies: list[Any]) -> None:
-    """Let the server note the JSON it is sent."""
+def noting(answer: Answer, bodies: list[Any]) -> Answer:
+    """Answer likewise, and note the JSON that was sent."""
 
     async def note(request: web.Request) -> web.StreamResponse:
         bodies.append(json.loads(await request.read()))
         return await answer(request)
 
-    server.answer = note
+    return note
 
 
 def test_llm_asks_in_openais_words() -> None:
@@ -581,7 +581,7 @@ def test_llm_asks_in_openais_words() -> None:
         bodies: list[Any] = []
         extra = '{"top_p": 0.9, "stream": false}'
         async with asked("llm", MODEL="big", TEMPERATURE="0.7", MAX_TOKENS="60", EXTRA=extra) as (server, created):
-            await read_json(server, GOOD["llm"][0], bodies)
+            server.answer = noting(GOOD["llm"][0], bodies)
             assert await whole("llm", created) == "tea"
             assert server.requests == ["POST /v1/chat/completions"]
         messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "I need a cup of tea."}]
@@ -597,7 +597,7 @@ def test_llm_asks_for_the_first_model_and_leaves_the_choice_to_ours(listed: Mapp
         bodies: list[Any] = []
         async with asked("llm") as (server, created):
             server.models = listed
-            await read_json(server, GOOD["llm"][0], bodies)
+            server.answer = noting(GOOD["llm"][0], bodies)
             assert await whole("llm", created) == "tea"
             assert bodies == [{**bodies[0], "model": wanted}]
 
@@ -663,6 +663,7 @@ def test_llm_understands_a_server_that_answers_in_one_piece() -> None:
 BROKEN: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "cut its answer short"),
     "half an answer": (delta("te"), "cut its answer short"),
+    "an empty reason": (choices({"delta": {"content": "te"}, "finish_reason": ""}), "cut its answer short"),
     "an error": (delta("te") + event({"error": {"message": "no memory"}}), "failed: no memory"),
     "an error alone": (event({"error": "no memory"}), "failed: no memory"),
     "an older error": (event({"object": "error", "message": "no memory"}), "failed: no memory"),
@@ -732,7 +733,7 @@ def test_tts_asks_in_openais_words_and_ours_for_the_language_too() -> None:
         bodies: list[Any] = []
         asking = {"input": "Hello.", "response_format": "pcm"}
         async with asked("tts") as (server, created):
-            await read_json(server, GOOD["tts"][0], bodies)
+            server.answer = noting(GOOD["tts"][0], bodies)
             assert created.clones and created.rate_hz == 24_000
             for voice, speed in ((None, 1.0), ("nova", 9.0), (SAMPLE, 0.1)):
                 await speech(created, voice=voice, speed=speed)
@@ -745,7 +746,7 @@ def test_tts_asks_in_openais_words_and_ours_for_the_language_too() -> None:
         async with asked("tts") as (server, created):
             bodies.clear()
             server.models = OURS
-            await read_json(server, GOOD["tts"][0], bodies)
+            server.answer = noting(GOOD["tts"][0], bodies)
             for voice in (None, SAMPLE, ""):
                 await speech(created, voice=voice)
             assert created.clones
@@ -759,7 +760,7 @@ def test_tts_has_a_voice_of_the_operators_choice() -> None:
     async def main() -> None:
         bodies: list[Any] = []
         async with asked("tts", VOICE="onyx", MODEL="tts-1") as (server, created):
-            await read_json(server, GOOD["tts"][0], bodies)
+            server.answer = noting(GOOD["tts"][0], bodies)
             await speech(created)
             await speech(created, voice=SAMPLE)
             assert [body["voice"] for body in bodies] == ["onyx", "onyx"]

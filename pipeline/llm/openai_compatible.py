@@ -57,7 +57,9 @@ class OpenAICompatibleLanguageModel:
 
 async def _deltas(answer: Answer) -> AsyncIterator[str]:
     if answer.content_type == "application/json":
-        yield _text(answer, answer.parse(await answer.body()), "message")[0]
+        text, _ = _text(answer, answer.parse(await answer.body()), "message")
+        if text:
+            yield text
         return
     finished = False
     async with closing(answer.events()) as events:
@@ -79,7 +81,7 @@ def _text(answer: Answer, chunk: Mapping[str, Any], part: str) -> tuple[str, boo
     try:
         choice: Any = next(iter(chunk.get("choices") or []), {})
         text = (choice.get(part) or {}).get("content") or ""
-        ended = choice.get("finish_reason") is not None
+        ended = bool(choice.get("finish_reason"))
     except (AttributeError, TypeError):
         text, ended = None, False
     return answer.text(text), ended

@@ -58,6 +58,7 @@ class EngineSet:
                 if isinstance(failure, BaseException):
                     raise failure
             self._served = {kind: task.result() for kind, task in tasks.items()}
+            await self._warm()
         except BaseException:
             await self.__aexit__()
             raise
@@ -99,6 +100,12 @@ class EngineSet:
         turn = self._served["turn"].engine if "turn" in self._served else None
         voice = agent.voice_for(tts.name, clones=clones(tts.engine))
         return replace(agent, voice=voice), Engines(detector, stt.engine, llm.engine, tts.engine, turn)
+
+    async def _warm(self) -> None:
+        """Open the connections to engines elsewhere, or the first caller would wait for them."""
+        reason = await self.why_not_ready()
+        if reason is not None:
+            log.info("not there yet: %s", reason)
 
     async def why_not_ready(self) -> str | None:
         """Return the first engine in use elsewhere that does not answer, and why; None if all is well."""

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 
 from media_server.app import create_app
 from media_server.config import load
-from tests.browser import SPEECH, Server, serving
+from tests.browser import Server, recording, serving, write_microphone
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "protocol.md"
@@ -28,7 +27,7 @@ STAND_INS = {"VOCAL_VAD": "energy", "VOCAL_STT": "scripted", "VOCAL_LLM": "echo"
 FETCH = "curl() { command curl -sS --max-time 30 -w '\\n%{stderr}status %{http_code}\\n' \"$@\"; }\n"
 """What each command's ``curl`` is: quiet, limited in time, and telling the status on the side."""
 
-ALIASES = ("/sessions/{session_id}/api/offer", "/sessions/{session_id}/api/offer/{pc_id}", "/whep/{call_id}")
+ALIASES = ("/sessions/{session_id}/api/offer", "/sessions/{session_id}/api/offer/{pc_id}", "/whep/{id}")
 """Routes that do what another does, which has the example."""
 
 
@@ -60,7 +59,8 @@ class Seen:
 
     def learn(self, example: Example, answer: str) -> None:
         """Note the ids of an answer."""
-        if found := re.search(r'"pc_id": "([^"]+)"', answer) or re.search(r"Location: /wh[ie]p/(\S+)", answer):
+        found = re.search(r'"pc_id": "([^"]+)"', answer) or re.search(r"Location: /wh[ie]p/(\S+)", answer)
+        if found and "PC_ID" in example.output:
             self.names["PC_ID"] = found[1]
         if found := re.search(r'"id": "(anna-[0-9a-f]{8})"', answer):
             self.names["VOICE_ID"] = found[1]
@@ -115,10 +115,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     offer = (SDP / "whip-client.sdp").read_bytes()
     (path / "offer.sdp").write_bytes(offer)
     (path / "listen.sdp").write_bytes(offer.replace(b"a=sendonly", b"a=recvonly"))
-    shutil.copy(SPEECH / "austen-0880.wav", path / "speech.wav")
-    shutil.copy(SPEECH / "austen-0890.wav", path / "voice.wav")
-    with wave.open(str(path / "speech.wav")) as sound:
-        (path / "speech.pcm").write_bytes(sound.readframes(sound.getnframes()))
+    speech = recording("austen-0880")
+    write_microphone(path / "speech.wav", speech)
+    (path / "speech.pcm").write_bytes(speech.tobytes())
+    write_microphone(path / "voice.wav", speech, 0.3, recording("go-forward"))
     return path
 
 

@@ -82,6 +82,7 @@ class Connection:
                             case Configured(request):
                                 return request
                             case Answer(message):
+                                self._spend()
                                 await self._client.send(message)
                             case HangUp():
                                 raise Ending("hung up")

@@ -3,7 +3,7 @@
 What the library leaves open, and what is done about it:
 
 - It buffers 256 KiB of messages, the kernel megabytes: seconds of stale sound for a client that reads slowly. Here
-  each send waits until all but ``BUFFER_BYTES`` of it left this process, and the kernel holds about as much.
+  each send waits until all but ``BUFFER_BYTES`` has left this process, and about as much waits in the kernel.
 - It closes without a word where a message is too long or no WebSocket frame, and resets the connection while the client
   still sends, so that not even the close code arrives. Here ``close`` is ours alone to call: it says why, and goes on
   reading (and discarding) for ``LINGER_S``.

@@ -133,13 +133,13 @@ def test_text_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
 def test_a_flood_of_rubbish_ends_the_call(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as http, calling(http) as caller:
-            for _ in range(300):
+            for _ in range(1_000):
                 await caller.connection.send_str("rubbish")
             errors = [await caller.error()]
             while "must be JSON" in errors[-1]:
                 errors.append(await caller.error())
             assert "messages a second" in errors[-1]
-            assert 100 <= len(errors) <= 200
+            assert 100 <= len(errors) < 1_000
             assert await caller.closed() == 1008
 
     asyncio.run(main())

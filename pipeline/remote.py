@@ -131,7 +131,7 @@ class Remote:
         """Return what the server says of itself; asked once, and again after a request failed."""
         if self._known is None:
             try:
-                self._known = await self._ask()
+                self._known = await self._ask(self.server.first_s)  # a service that restarts answers when it is there
             except Dropped:
                 raise
             except EngineError:
@@ -140,8 +140,8 @@ class Remote:
                 return Known()  # it may do without this route; the request itself will tell
         return self._known
 
-    async def _ask(self) -> Known:
-        pace = Pace(replace(self.server, first_s=READY_S))
+    async def _ask(self, within_s: float) -> Known:
+        pace = Pace(replace(self.server, first_s=within_s))
         pace.start()
         async with self._open("GET", "models", pace) as answer:
             if answer.response.status in NO_LIST:
@@ -170,7 +170,7 @@ class Remote:
 
     async def _why_not_ready(self) -> str | None:
         try:
-            self._known = await self._ask()
+            self._known = await self._ask(READY_S)
         except EngineError as error:
             return str(error)
         return None

@@ -18,8 +18,8 @@ from aiohttp import WSCloseCode
 from pipeline.errors import EngineError, Overloaded, ProtocolError
 from pipeline.session import Session
 from pipeline.tasks import cancel_and_wait
+from signaling.rate_limit import TokenBucket
 
-from .allowance import Allowance
 from .backend import Sessions
 from .client_socket import ClientSocket, Ending
 from .dialect import Answer, Audio, Configured, Dialect, HangUp, Input, Message, PressEnded, PressStarted, Typed
@@ -48,7 +48,7 @@ class Connection:
         self._client = client
         self._dialect = dialect
         self._outgoing = Outgoing(dialect)
-        self._allowance = Allowance(MESSAGES_BURST, MESSAGES_PER_S, loop.time())
+        self._allowance = TokenBucket(MESSAGES_BURST, MESSAGES_PER_S, loop.time())
         self._ending: asyncio.Future[Ending] = loop.create_future()
         self._gone = asyncio.Event()
 
@@ -155,7 +155,7 @@ class Connection:
                 assert_never(said)
 
     def _spend(self) -> None:
-        if not self._allowance.take(1, asyncio.get_running_loop().time()):
+        if self._allowance.take(asyncio.get_running_loop().time()) > 0:
             error = f"over {MESSAGES_PER_S:g} messages a second came that were no sound"
             raise Ending("flooded", WSCloseCode.POLICY_VIOLATION, error)
 

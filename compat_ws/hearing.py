@@ -8,8 +8,8 @@ from collections.abc import Callable
 from aiohttp import WSCloseCode
 
 from pipeline.audio import SPEECH_RATE_HZ, Pcm, silence
+from signaling.rate_limit import TokenBucket
 
-from .allowance import Allowance
 from .client_socket import Ending
 from .pauses import Pauses
 
@@ -26,7 +26,7 @@ class Hearing:
     def __init__(self, push: Callable[[Pcm], None]) -> None:
         self._push = push
         self._clock = asyncio.get_running_loop().time
-        self._allowance = Allowance(MAX_AHEAD_S, SPEED, self._clock())
+        self._allowance = TokenBucket(MAX_AHEAD_S, SPEED, self._clock())
         self._pauses = Pauses()
 
     @property
@@ -37,7 +37,7 @@ class Hearing:
     async def sound(self, pcm: Pcm) -> None:
         """Hear a piece of any length. Raises Ending for a client that is too far ahead of time."""
         seconds = len(pcm) / SPEECH_RATE_HZ
-        if not self._allowance.take(seconds, self._clock()):
+        if self._allowance.take(self._clock(), seconds) > 0:
             error = f"sound came more than {MAX_AHEAD_S:g} s ahead of time: send it as fast as it is spoken"
             raise Ending("too fast", WSCloseCode.POLICY_VIOLATION, error)
         await self._push_in_turn(pcm)

@@ -37,13 +37,13 @@ class TokenBucket:
         self._per_s = per_s
         self._filled_at_s = now_s
 
-    def take(self, now_s: float) -> float:
-        """Take one token; return 0, or the seconds to wait where there is none."""
+    def take(self, now_s: float, tokens: float = 1.0) -> float:
+        """Take so many tokens and return 0; where there are fewer take none, and return the seconds to wait."""
         self._tokens = min(self._burst, self._tokens + (now_s - self._filled_at_s) * self._per_s)
         self._filled_at_s = now_s
-        if self._tokens < 1:
-            return (1 - self._tokens) / self._per_s
-        self._tokens -= 1
+        if self._tokens < tokens:
+            return (tokens - self._tokens) / self._per_s
+        self._tokens -= tokens
         return 0.0
 
 

@@ -46,7 +46,7 @@ MAY_BLOCK = (
 @pytest.fixture(autouse=True)
 def no_blocking_call_on_the_loop() -> Iterator[None]:
     """Fail where our own code waits for a file, a socket or a clock while the event loop runs."""
-    with blockbuster_ctx(["media_server", "pipeline", "signaling", "web"]) as guard:
+    with blockbuster_ctx(["compat_ws", "media_server", "pipeline", "signaling", "web"]) as guard:
         for function in guard.functions.values():
             for place in MAY_BLOCK:
                 function.can_block_in(*place)

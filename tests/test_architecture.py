@@ -20,7 +20,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "web": ("web",),
     "pipeline": ("pipeline",),
     "signaling": ("signaling", "pipeline.events", "pipeline.errors"),
-    "compat_ws": ("compat_ws", "pipeline", "signaling.bodies", "signaling.errors", "signaling.schema"),
+    "compat_ws": (
+        "compat_ws",
+        "pipeline",
+        "signaling.bodies",
+        "signaling.errors",
+        "signaling.rate_limit",
+        "signaling.schema",
+    ),
     "media_server": ("media_server", "web", "pipeline", "signaling", "compat_ws"),
 }
 """Ours, by prefix; the composition root alone may import all."""

@@ -1,0 +1,161 @@
+"""XTTS's GPT, decoded for several sentences in one batch, each at its own place.
+
+The loop is our own, on the weights of coqui's ``GPT``: the library's goes through ``generate`` of transformers, whose
+caches change from version to version, serves one sentence at a time, and keeps that sentence's beginning in the model.
+Keys and values lie in one arena with a row for each sentence and a column for each token; a row is as long as its
+sentence, what lies behind is masked. So sentences begin and end at any step without touching each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+COLUMNS: Final = 256
+"""The arena grows by this many tokens."""
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, queries, keys, values), each ``[rows, heads, tokens, width]``: what the tokens gather."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is drawn. ``repetition`` divides what was there already, ``top_k`` and ``top_p`` cut the tail off."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition: float
+
+    def draw(self, logits: Tensor, said: Tensor, chances: Sequence[float]) -> list[int]:
+        """Draw a token for each row; ``chances`` (0..1) decide, ``said`` marks the tokens that were there.
+
+        As the processors of transformers do it, in their order, but for the source of chance.
+        """
+        logits = logits.float()
+        penalized = torch.where(logits < 0, logits * self.repetition, logits / self.repetition)
+        best = torch.where(said, penalized, logits).div_(self.temperature).topk(min(self.top_k, logits.shape[-1]))
+        likely = best.values.softmax(-1)
+        likely = likely * (likely.cumsum(-1) - likely < self.top_p)
+        total = likely.cumsum(-1)
+        chance = torch.tensor(chances, dtype=total.dtype, device=total.device)[:, None] * total[:, -1:]
+        # the rounding of a sum must not lead behind the last one that may be drawn
+        place = torch.searchsorted(total, chance, right=True).clamp(max=(likely > 0).sum(-1, keepdim=True) - 1)
+        drawn: list[int] = best.indices.gather(-1, place)[:, 0].tolist()
+        return drawn
+
+
+class Gpt:
+    """The weights and the arena. Not for two threads at once, and to be used within ``torch.inference_mode()``."""
+
+    def __init__(self, gpt: Any) -> None:
+        self._gpt = gpt
+        self._blocks = list(gpt.gpt.h)
+        self._heads = int(gpt.heads)
+        self._lengths: list[int] = []
+        self._arena = self._empty(0, 0)
+        self.stop_token = int(gpt.stop_audio_token)
+        self.max_tokens = int(gpt.max_gen_mel_tokens)
+        self.max_text_tokens = int(gpt.max_text_tokens) - 2
+
+    @property
+    def rows(self) -> int:
+        """Sentences in the arena."""
+        return len(self._lengths)
+
+    def row_bytes(self) -> int:
+        """Return what the longest sentence takes in the arena."""
+        columns = self.max_text_tokens + 2 + int(self._gpt.max_prompt_tokens) + self.max_tokens
+        return columns * 2 * len(self._blocks) * int(self._gpt.model_dim) * int(self._arena.element_size())
+
+    def said_before(self) -> Tensor:
+        """Mark the tokens that count as said at the start.
+
+        The model's own ``generate`` stands ones for everything before the first token, and penalizes these too.
+        """
+        said = torch.zeros(int(self._gpt.num_audio_tokens), dtype=torch.bool, device=self._arena.device)
+        said[1] = said[int(self._gpt.start_audio_token)] = True
+        return said
+
+    def begin(self, voice: Tensor, text: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Add a row for a sentence; return its first latent ``[1, dim]`` and the logits of its first token."""
+        gpt = self._gpt
+        tokens = [int(gpt.start_text_token), *text, int(gpt.stop_text_token)]
+        words = torch.tensor([tokens], device=self._arena.device)
+        start = gpt.mel_embedding(words.new_full((1, 1), int(gpt.start_audio_token)))
+        whole = (voice, gpt.text_embedding(words) + gpt.text_pos_embedding(words), start + gpt.mel_pos_embedding(start))
+        x = torch.cat(whole, 1)
+        row, length = self.rows, x.shape[1]
+        self._make_room(row + 1, length + 1)
+        self._lengths.append(length)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self._arena[layer, 0, row, :, :length] = k[0]
+            self._arena[layer, 1, row, :, :length] = v[0]
+            return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+        return self._through(x, attend)
+
+    def step(self, tokens: Sequence[int], places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Give each row the token it drew, its ``places``-th; return the next latents and logits ``[rows, ...]``."""
+        gpt, rows, columns = self._gpt, self.rows, max(self._lengths) + 1
+        self._make_room(rows, columns)
+        token_and_place = torch.tensor([tokens, places], device=self._arena.device)
+        x = gpt.mel_embedding(token_and_place[0]) + gpt.mel_pos_embedding.emb(token_and_place[1])
+        ends = torch.tensor(self._lengths, device=self._arena.device)
+        every = torch.arange(rows, device=self._arena.device)
+        mask = (torch.arange(columns, device=self._arena.device) <= ends[:, None])[:, None, None]
+        self._lengths = [length + 1 for length in self._lengths]
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = self._arena[layer, 0, :rows, :, :columns], self._arena[layer, 1, :rows, :, :columns]
+            keys[every, :, ends], values[every, :, ends] = k[:, :, 0], v[:, :, 0]
+            return functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+
+        return self._through(x[:, None], attend)
+
+    def end(self, row: int) -> None:
+        """Remove a row; the last one takes its place."""
+        last = self.rows - 1
+        self._arena[:, :, row, :, : self._lengths[last]] = self._arena[:, :, last, :, : self._lengths[last]]
+        self._lengths[row] = self._lengths[last]
+        self._lengths.pop()
+
+    def clear(self) -> None:
+        """Remove all rows and free the arena."""
+        self._lengths = []
+        self._arena = self._empty(0, 0)
+
+    # --- inside
+
+    def _through(self, x: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
+        """Run the blocks (GPT-2: norm, attention, norm, two layers); return the last token's latents and logits."""
+        for layer, block in enumerate(self._blocks):
+            rows, tokens, width = x.shape
+            three = block.attn.c_attn(block.ln_1(x)).view(rows, tokens, 3, self._heads, -1)
+            q, k, v = three.permute(2, 0, 3, 1, 4)
+            gathered = attend(layer, q, k, v).transpose(1, 2).reshape(rows, tokens, width)
+            x = x + block.attn.c_proj(gathered)
+            x = x + block.mlp(block.ln_2(x))
+        latents = self._gpt.final_norm(self._gpt.gpt.ln_f(x[:, -1]))
+        return latents, self._gpt.mel_head(latents)
+
+    def _make_room(self, rows: int, columns: int) -> None:
+        _, _, had_rows, _, had_columns, _ = self._arena.shape
+        if rows <= had_rows and columns <= had_columns:
+            return
+        arena = self._empty(
+            max(had_rows, 1 << (rows - 1).bit_length()), max(had_columns, -(-columns // COLUMNS) * COLUMNS)
+        )
+        arena[:, :, :had_rows, :, :had_columns] = self._arena
+        self._arena = arena
+
+    def _empty(self, rows: int, columns: int) -> Tensor:
+        weight = self._gpt.mel_embedding.weight
+        shape = (len(self._blocks), 2, rows, self._heads, columns, int(self._gpt.model_dim) // self._heads)
+        return weight.new_zeros(shape)

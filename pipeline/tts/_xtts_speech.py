@@ -1,0 +1,170 @@
+"""Sentences spoken together: one step is one more token for each of them, and sound where enough have come.
+
+Everything here runs in one worker thread, but for `Speech.open` and the fields that a `Sentence` shows.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from pipeline.audio import Pcm, to_int16
+from pipeline.errors import EngineError
+
+from ._xtts_gpt import Gpt, Sampling
+from ._xtts_model import Speaker
+from ._xtts_vocoder import Vocoding
+
+log = logging.getLogger(__name__)
+
+CHUNKS: Final = (4, 1, 2, 3, 5, 8, 12, 18, 27, 40)
+"""Tokens (46 ms each) a piece of sound is made of, the last for good.
+
+The first three only fill the vocoder's way, so that the first piece is 24 ms long: the next must come soon after it.
+"""
+
+
+def chunks(sizes: Iterable[int] = CHUNKS) -> Iterator[int]:
+    """Yield how many tokens each piece is made of; the last size again and again."""
+    size = 1
+    for size in sizes:
+        yield size
+    while True:
+        yield size
+
+
+class Sentence:
+    """One text in one voice, at most ``Gpt.max_tokens`` long.
+
+    ``pieces`` are its sound so far and the reader's to take; ``ended`` says that no more will come, ``error`` why, and
+    a reader that sets ``closed`` gets nothing from the next step on.
+    """
+
+    def __init__(
+        self, text: Sequence[int], speaker: Speaker, speed: float, seed: int | None, sizes: Iterable[int] = CHUNKS
+    ) -> None:
+        self.text = text
+        self.speaker = speaker
+        self.speed = speed
+        self.pieces: deque[Pcm] = deque()
+        self.ended = False
+        self.closed = False
+        self.error: EngineError | None = None
+        self.tokens: list[int] = []
+        self.chance = random.Random(seed)
+        self._sizes = chunks(sizes)
+        self._due = next(self._sizes)
+        self._latents: list[Tensor] = []
+
+    def add(self, token: int, latent: Tensor) -> None:
+        """Take the latent that led to ``token``; the token that ends a sentence is one of them."""
+        self.tokens.append(token)
+        self._latents.append(latent)
+
+    def due(self, ended: bool) -> Tensor | None:
+        """Return the latents to be vocoded, if it is time."""
+        if len(self._latents) < self._due and not ended:
+            return None
+        taken, self._latents = torch.stack(self._latents), []
+        self._due = next(self._sizes)
+        return taken
+
+    def end(self, error: EngineError | None = None) -> None:
+        """No more will come."""
+        self.error = error
+        self.ended = True
+
+
+class _Row:
+    """A sentence in the batch, with what the model keeps of it on the device."""
+
+    def __init__(self, sentence: Sentence, said: Tensor, vocoding: Vocoding) -> None:
+        self.sentence = sentence
+        self.said = said
+        self.vocoding = vocoding
+
+
+class Speech:
+    """The batch. At most ``rows`` sentences are spoken at once; further ones wait their turn, the first the first."""
+
+    def __init__(self, xtts: Any, sampling: Sampling, rows: int) -> None:
+        self.gpt = Gpt(xtts.gpt)
+        self._decoder = xtts.hifigan_decoder
+        self._sampling = sampling
+        self._most = rows
+        self._rows: list[_Row] = []
+        self._waiting: deque[Sentence] = deque()
+
+    def open(self, sentence: Sentence) -> None:
+        """Speak it from the next step on. From any thread."""
+        self._waiting.append(sentence)
+
+    def step(self) -> None:
+        """Give every sentence one more token. Never raises: what goes wrong ends the sentences it happened to."""
+        try:
+            with torch.inference_mode():
+                self._leave()
+                self._advance()
+                self._join()
+        except Exception as error:
+            log.exception("tts xtts failed while speaking %d sentences", len(self._rows))
+            self._fail(EngineError(f"tts xtts failed: {type(error).__name__}: {str(error)[:200]}"))
+
+    @property
+    def speaking(self) -> int:
+        """Sentences in the batch."""
+        return len(self._rows)
+
+    def _leave(self) -> None:
+        for row in reversed(range(len(self._rows))):
+            sentence = self._rows[row].sentence
+            if sentence.closed or sentence.ended:
+                self.gpt.end(row)
+                self._rows[row] = self._rows[-1]
+                self._rows.pop()
+
+    def _join(self) -> None:
+        while self._waiting and len(self._rows) < self._most:
+            sentence = self._waiting.popleft()
+            if sentence.closed:
+                continue
+            vocoding = Vocoding(self._decoder, sentence.speaker.embedding, sentence.speed)
+            self._rows.append(_Row(sentence, self.gpt.said_before(), vocoding))
+            self._draw(self._rows[-1:], *self.gpt.begin(sentence.speaker.latents, sentence.text))
+
+    def _advance(self) -> None:
+        if self._rows:
+            tokens = [row.sentence.tokens for row in self._rows]
+            self._draw(self._rows, *self.gpt.step([said[-1] for said in tokens], [len(said) for said in tokens]))
+
+    def _draw(self, rows: Sequence[_Row], latents: Tensor, logits: Tensor) -> None:
+        chances = [row.sentence.chance.random() for row in rows]
+        tokens = self._sampling.draw(logits, torch.stack([row.said for row in rows]), chances)
+        for row, token, latent in zip(rows, tokens, latents, strict=True):
+            row.said[token] = True
+            row.sentence.add(token, latent)
+            self._sound(row)
+
+    def _sound(self, row: _Row) -> None:
+        sentence = row.sentence
+        ended = sentence.tokens[-1] == self.gpt.stop_token or len(sentence.tokens) >= self.gpt.max_tokens
+        latents = sentence.due(ended)
+        if latents is not None:
+            audio = row.vocoding.push(latents.float(), ended)
+            if len(audio):
+                sentence.pieces.append(to_int16(audio.cpu().numpy()))
+        if ended:
+            sentence.end()
+
+    def _fail(self, error: EngineError) -> None:
+        """End what is being spoken, and give the memory back that it may have been about."""
+        for row in self._rows:
+            row.sentence.end(error)
+        self._rows.clear()
+        self.gpt.clear()

@@ -1,0 +1,220 @@
+"""Whisper on CTranslate2, a batch of utterances at a time.
+
+Whisper hears 30 s, padded with silence, and its encoder is most of the work on a CPU. Given only the utterance and five
+seconds of that silence it says the same words for an eighth of the work (docs/engines_whisper.md), but for an utterance
+in a hundred, over which it begins to repeat itself: those are decoded again with all of the silence.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audio import SPEECH_RATE_HZ, Pcm, silence, to_float32
+from pipeline.errors import EngineError, EngineUnavailable, NotOffered
+
+from ._whisper_settings import WINDOW_MAX_S, WhisperSettings
+
+FRAMES_PER_S = 100
+
+MARGIN_S = 5
+"""Silence after the utterance: with three seconds twice as many words differ, with one it rambles."""
+
+WINDOW_STEP_S = 5
+
+TOKENS_MAX = 224
+"""Half of the decoder's positions, as OpenAI's own code has it."""
+
+TOKENS, TOKENS_PER_S = 16, 25
+"""The most an utterance may have; more is a loop, and would be waited for."""
+
+COMPRESSION_MAX = 2.4
+"""A text that zlib makes smaller than by this repeats itself; the threshold is OpenAI's."""
+
+NO_REPEAT_TOKENS = 5
+"""The second time, no so many tokens twice: "no, no, no, no" still comes through."""
+
+NO_SPEECH_MIN, EVIDENCE_MIN = 0.6, 0.1
+"""See `is_speech`."""
+
+OTHER_CODES = {"nb": "no", "jv": "jw", "iw": "he", "fil": "tl"}
+"""Languages that Whisper knows by another code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """One utterance, or a piece of one: at most 30 s at 16 kHz. ``language`` None is to be detected."""
+
+    pcm: Pcm
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was said; empty where nothing was."""
+
+    text: str
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One text as the model gave it, with its own doubts about it."""
+
+    text: str
+    language: str
+    no_speech: float
+    mean_log_probability: float
+
+    @property
+    def loops(self) -> bool:
+        """Whether it repeats itself."""
+        octets = self.text.encode()
+        return len(octets) > COMPRESSION_MAX * len(zlib.compress(octets))
+
+    @property
+    def heard(self) -> Heard:
+        """The words, if there were any."""
+        words = self.text if is_speech(self.no_speech, self.mean_log_probability) else ""
+        return Heard(words, self.language)
+
+
+def is_speech(no_speech: float, mean_log_probability: float) -> bool:
+    """Judge by the model's own probabilities whether somebody spoke.
+
+    OpenAI's rule drops a text when speech is improbable and the mean token is, too (below 0.37). Silence is heard as a
+    well believed "you", so the two are multiplied instead: 0.03 on silence and noise, from 0.12 up on single words.
+    """
+    return no_speech <= NO_SPEECH_MIN or (1 - no_speech) * math.exp(mean_log_probability) >= EVIDENCE_MIN
+
+
+class Whisper:
+    """A loaded model. ``hear`` may be called from as many threads at once as there are ``lanes``."""
+
+    def __init__(self, folder: Path, settings: WhisperSettings) -> None:
+        """Load and warm it. Blocks for seconds. Raises EngineUnavailable."""
+        self._settings = settings
+        try:
+            self._model = _load(folder, settings)
+            self._features = _feature_extractor(self._model)
+            self.multilingual = bool(self._model.model.is_multilingual)
+            self._prompts: dict[str, list[int]] = {}
+            self.hear([Speech(silence(SPEECH_RATE_HZ), None)])
+        except (RuntimeError, ValueError, OSError, EngineError) as error:
+            name = f"{settings.model} on {settings.device} as {settings.compute_type}"
+            raise EngineUnavailable(f"a model that runs here: {name}: {' '.join(str(error).split()):.300}") from error
+
+    def language(self, asked: str | None) -> str | None:
+        """Return Whisper's own code, None if it is to be detected. Raises NotOffered for one that it does not know."""
+        if asked is None:
+            return None if self.multilingual else "en"
+        base = asked.lower().partition("-")[0]
+        code = OTHER_CODES.get(base, base)
+        if code not in self._model.supported_languages:
+            other = (
+                "it does not know" if self.multilingual else "it knows English only; VOCAL_WHISPER_MODEL names another"
+            )
+            raise NotOffered(f"stt faster_whisper runs {self._settings.model} and not {asked!r:.50}: {other}")
+        return code
+
+    def hear(self, batch: Sequence[Speech], wanted: Callable[[], bool] = lambda: True) -> list[Heard]:
+        """Return the words of each utterance; of none once the batch is no longer ``wanted``. Raises EngineError."""
+        try:
+            decoded = self._decode(batch, wanted)
+            looping = [index for index, text in enumerate(decoded) if text.loops]
+            if looping:
+                again = self._decode([batch[index] for index in looping], wanted, again=True)
+                for index, text in zip(looping, again, strict=False):
+                    decoded[index] = text
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"stt faster_whisper failed to decode: {error}") from error
+        return [text.heard for text in decoded]
+
+    def _decode(self, batch: Sequence[Speech], wanted: Callable[[], bool], *, again: bool = False) -> list[Decoded]:
+        longest_s = max(len(speech.pcm) for speech in batch) / SPEECH_RATE_HZ
+        frames = (WINDOW_MAX_S if again else self._window_s(longest_s)) * FRAMES_PER_S
+        encoded = self._model.encode(np.stack([self._mel(speech.pcm, frames) for speech in batch]))
+        if not wanted():
+            return []
+        languages = self._languages(batch, encoded)
+        prompts = [self._prompt(language) for language in languages]
+        tokens = min(TOKENS_MAX, TOKENS + math.ceil(TOKENS_PER_S * longest_s))
+        results = self._model.model.generate(
+            encoded,
+            prompts,
+            beam_size=self._settings.beam_size,
+            # It takes the half of this, or what the prompt leaves of it, whichever is less.
+            max_length=min(2 * TOKENS_MAX, max(2 * tokens, len(prompts[0]) + tokens)),
+            no_repeat_ngram_size=NO_REPEAT_TOKENS if again else 0,
+            return_scores=True,
+            return_no_speech_prob=True,
+        )
+        return [self._decoded(result, language) for result, language in zip(results, languages, strict=True)]
+
+    def _window_s(self, longest_s: float) -> int:
+        enough_s = math.ceil((longest_s + MARGIN_S) / WINDOW_STEP_S) * WINDOW_STEP_S
+        return min(WINDOW_MAX_S, max(self._settings.window_s, enough_s))
+
+    def _mel(self, pcm: Pcm, frames: int) -> NDArray[np.float32]:
+        """Return the log-mel spectrogram of the audio and then silence, shape ``(mels, frames)``."""
+        mel = self._features(to_float32(pcm))[:, :frames]
+        # Silence is 8 below the maximum, or 1e-10, before both are scaled by (x + 4) / 4: as if the audio were padded.
+        floor = max(float(mel.max()) - 2.0, -1.5)
+        return np.pad(mel, ((0, 0), (0, frames - mel.shape[1])), constant_values=floor).astype(np.float32)
+
+    def _languages(self, batch: Sequence[Speech], encoded: Any) -> list[str]:
+        given = [speech.language if self.multilingual else "en" for speech in batch]
+        if None not in given:
+            return [language for language in given if language is not None]
+        detected = [ranked[0][0].strip("<|>") for ranked in self._model.model.detect_language(encoded)]
+        return [known or found for known, found in zip(given, detected, strict=True)]
+
+    def _prompt(self, language: str) -> list[int]:
+        if language not in self._prompts:
+            tokenizer = self._tokenizer(language)
+            before = tokenizer.encode(f" {self._settings.prompt}") if self._settings.prompt else []
+            self._prompts[language] = self._model.get_prompt(tokenizer, before, without_timestamps=True)
+        return self._prompts[language]
+
+    def _tokenizer(self, language: str) -> Any:
+        from faster_whisper.tokenizer import Tokenizer
+
+        return Tokenizer(self._model.hf_tokenizer, self.multilingual, task="transcribe", language=language)
+
+    def _decoded(self, result: Any, language: str) -> Decoded:
+        tokens = result.sequences_ids[0]
+        text = self._tokenizer(language).decode(tokens).strip()
+        # The score is the mean over the tokens; the end of the text is one more.
+        mean = result.scores[0] * len(tokens) / (len(tokens) + 1)
+        return Decoded(text, language, result.no_speech_prob, mean)
+
+
+def _load(folder: Path, settings: WhisperSettings) -> Any:
+    from faster_whisper import WhisperModel
+
+    device, _, index = settings.device.partition(":")
+    return WhisperModel(
+        str(folder),
+        device=device,
+        device_index=int(index or 0),
+        compute_type=settings.compute_type,
+        cpu_threads=settings.threads,
+        num_workers=settings.lanes,
+        local_files_only=True,
+    )
+
+
+def _feature_extractor(model: Any) -> Any:
+    """Return the model's, or one that fits where its directory does not describe it (large-v3 has 128 mels)."""
+    from faster_whisper.feature_extractor import FeatureExtractor
+
+    mels = model.model.n_mels
+    described = model.feature_extractor
+    return described if len(described.mel_filters) == mels else FeatureExtractor(feature_size=mels)

@@ -1,0 +1,108 @@
+"""Whisper through faster-whisper and CTranslate2: speech-to-text on this machine, with any Whisper model.
+
+A caller is heard while they speak: the growing utterance is decoded again and again, which costs its final words
+nothing, for they have a thread of their own. What several callers have said by then is decoded as one batch.
+
+Settings, all ``VOCAL_WHISPER_...``:
+
+- ``MODEL``: a size (``tiny.en`` ... ``large-v3``, ``turbo``), a directory, or a hub id of a model in CTranslate2's
+  format; by default ``small.en`` on CUDA and ``base.en`` on the CPU.
+- ``DOWNLOAD``: 1 lets a model be downloaded that is not in the cache.
+- ``DEVICE``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+- ``COMPUTE_TYPE``: ``float16`` on CUDA and ``int8`` on the CPU, or another of CTranslate2's.
+- ``BEAM_SIZE``: 1 is greedy; more is slower and hardly better on short utterances.
+- ``PARTIAL_MS``: how much new audio is worth another look while the caller speaks (500); 0 for final words alone.
+- ``PROMPT``: words that are likely, names above all.
+- ``BATCH``: utterances decoded at once (16 on CUDA, 4 on the CPU).
+- ``THREADS``: of the CPU, for each of the two lanes (half of the cores, at most 4).
+- ``WINDOW_S``: the least that the model is given to hear, the rest silence (30 on CUDA, 10 on the CPU).
+
+Where models are: ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE``, ``HF_ENDPOINT`` and ``HUGGINGFACE_API_KEY``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import AsyncIterator
+
+from pipeline.audio import AudioFrame
+from pipeline.engines import Settings, Usable
+from pipeline.errors import EngineUnavailable
+from pipeline.events import Transcript
+from pipeline.tasks import closing
+
+from ._batches import Batches
+from ._whisper import Heard, Speech, Whisper
+from ._whisper_files import fetch, find, may_fetch
+from ._whisper_settings import WhisperSettings, ways
+from ._whisper_utterance import WhisperUtterance
+
+log = logging.getLogger(__name__)
+
+RANK_CPU, RANK_CUDA = 50, 60
+"""Above PocketSphinx in any case."""
+
+MISSING = "pip install faster-whisper"
+
+
+class FasterWhisperSpeechToText:
+    """One model; a lane for final words, and one for those of callers who still speak."""
+
+    def __init__(self, whisper: Whisper, settings: WhisperSettings) -> None:
+        self._whisper = whisper
+        self._partial_ms = settings.partial_ms
+        self._finals: Batches[Speech, Heard] = Batches("whisper", whisper.hear, settings.batch)
+        self._partials: Batches[Speech, Heard] = Batches("whisper partial", whisper.hear, settings.batch)
+
+    def close(self) -> None:
+        """Join the threads, which finish their step. Idempotent."""
+        self._partials.close()
+        self._finals.close()
+
+    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+        """Yield the words so far while the caller speaks, then the final ones; written with case and punctuation.
+
+        Raises NotOffered for a language that the model does not know, EngineError, and what ``frames`` raises.
+        """
+        utterance = WhisperUtterance(self._finals, self._partials, self._partial_ms, self._whisper.language(language))
+        async with closing(utterance.transcripts(frames)) as transcripts:
+            async for transcript in transcripts:
+                yield transcript
+
+
+def describe(settings: Settings) -> Usable:
+    """Say what would run here: the first way whose model is there, or may be fetched. Looks for files only."""
+    lacks = None if importlib.util.find_spec("faster_whisper") else MISSING
+    try:
+        for way in [] if lacks == MISSING else ways(settings):
+            try:
+                return _usable(way, settings)
+            except EngineUnavailable as error:
+                lacks = lacks or str(error)
+    except EngineUnavailable as error:
+        lacks = str(error)
+    return Usable(RANK_CPU, "Whisper through faster-whisper", lacks)
+
+
+def _usable(way: WhisperSettings, settings: Settings) -> Usable:
+    if not may_fetch(way.model, settings):
+        find(way.model, settings)
+    return Usable(RANK_CPU if way.device == "cpu" else RANK_CUDA, f"Whisper {way.model} on {way.device}")
+
+
+def create(settings: Settings) -> FasterWhisperSpeechToText:
+    """Load the model and decode once; seconds, or minutes where it is downloaded. Raises EngineUnavailable."""
+    if importlib.util.find_spec("faster_whisper") is None:
+        raise EngineUnavailable(MISSING)
+    refusals: list[EngineUnavailable] = []
+    for way in ways(settings):
+        try:
+            whisper = Whisper(fetch(way.model, settings), way)
+        except EngineUnavailable as error:
+            log.warning("speech-to-text cannot run %s on %s: it needs %s", way.model, way.device, error)
+            refusals.append(error)
+        else:
+            log.info("speech-to-text runs %s on %s, %s", way.model, way.device, way.compute_type)
+            return FasterWhisperSpeechToText(whisper, way)
+    raise refusals[0]

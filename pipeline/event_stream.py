@@ -24,12 +24,11 @@ class EventStream:
 
     def push(self, chunk: bytes) -> list[str]:
         """Add bytes; return the data of the events that are now complete. Raises EngineError for one too long."""
-        if self._after_cr and chunk.startswith(b"\n"):
-            chunk = chunk[1:]
         if not chunk:
             return []
+        rest = chunk.removeprefix(b"\n") if self._after_cr else chunk
         self._after_cr = chunk.endswith(b"\r")
-        first, *others = _LINE_END.split(chunk)
+        first, *others = _LINE_END.split(rest)
         self._line += first
         self._bound()
         complete: list[str] = []

@@ -15,6 +15,7 @@ STREAMS = {
     "data: one\n\ndata: two\n\n": ["one", "two"],
     "data: one\r\n\r\ndata: two\r\n\r\n": ["one", "two"],
     "data: one\r\rdata: two\r\r": ["one", "two"],
+    "data: one\r\n\ndata: two\n\r\n": ["one", "two"],
     "data:no space\n\ndata:  two spaces\n\n": ["no space", " two spaces"],
     ": a comment\n\n: another\ndata: one\n: in between\n\n": ["one"],
     "event: message\nid: 7\nretry: 10\ndata: one\nunknown: field\n\n": ["one"],
@@ -49,7 +50,7 @@ def test_chunks_change_nothing(text: str, cuts: list[int]) -> None:
     assert events([octets[a:b] for a, b in pairwise(places)]) == STREAMS[text]
 
 
-@given(st.lists(st.binary(max_size=40)))
+@given(st.lists(st.text("\r\nd:x", max_size=4).map(str.encode)) | st.lists(st.binary(max_size=40)))
 def test_any_bytes_are_read_as_they_would_be_at_once(chunks: list[bytes]) -> None:
     assert events(chunks) == events([b"".join(chunks)])
 

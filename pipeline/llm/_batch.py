@@ -92,17 +92,18 @@ class Batch:
         self._asking = EngineThreads("transformers")
         self._delivering = EngineThreads("transformers results")
         self._continuous = self._start()
+        self._delivering.owns(self._end)
 
     def close(self) -> None:
         """Fail what is open, and end all threads: blocks for one step of the model. Idempotent."""
         self._asking.close()
-        if self._continuous is not None:
-            _end(self._continuous)
-        self._continuous = self._model = None
-        for answer in tuple(self._open.values()):
-            answer.put(EngineError("llm transformers was closed"))
-        self._open.clear()
         self._delivering.close()
+
+    def _end(self) -> None:
+        if self._continuous is not None:
+            _stop(self._continuous)
+        self._continuous = self._model = None
+        self._fail(EngineError("llm transformers was closed"))
 
     def try_out(self, prompt: Sequence[int]) -> None:
         """Answer with two tokens, so that the first caller need not wait for what happens once. Blocks.
@@ -195,7 +196,7 @@ class Batch:
 
     def _restart(self) -> None:
         log.warning("llm transformers: the model failed (%s); starting it anew", _cause(self._continuous))
-        _end(self._continuous)
+        _stop(self._continuous)
         self._continuous = self._start()
 
 
@@ -205,7 +206,7 @@ def stop_tokens(generation: Any) -> frozenset[int]:
     return frozenset(ends if isinstance(ends, list) else [ends])
 
 
-def _end(continuous: Any) -> None:
+def _stop(continuous: Any) -> None:
     continuous.stop(block=True, hard_stop=True)
     continuous.destroy()
 

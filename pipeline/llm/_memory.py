@@ -35,11 +35,10 @@ def limits(
     weights = weight_bytes(checkpoint, item_bytes, bits) + (CUDA_WORK_BYTES if cuda else CPU_WORK_BYTES)
     each_token = token_bytes(config, item_bytes)
     free = free_bytes(device)
-    if weights + each_token * context > free * CACHE_SHARE + weights * (1 - CACHE_SHARE):
-        needs = (weights + each_token * context / CACHE_SHARE) / GIB
+    if (needs := weights + each_token * context / CACHE_SHARE) > free:
         smaller = "" if bits or checkpoint.quantized or not cuda else ", set VOCAL_TRANSFORMERS_BITS=4"
         raise EngineUnavailable(
-            f"memory: {name} needs {needs:.1f} GiB on {device}, {free / GIB:.1f} GiB are free; free some{smaller} "
+            f"memory: {name} needs {needs / GIB:.1f} GiB on {device}, {free / GIB:.1f} GiB are free; free some{smaller} "
             "or set VOCAL_TRANSFORMERS_MODEL to a smaller one"
         )
     tokens = min(calls * context, int((free - weights) * CACHE_SHARE / each_token))

@@ -89,7 +89,9 @@ def _in_words(name: str) -> Iterator[None]:
     except Exception as error:
         log.debug("loading %s", name, exc_info=True)
         first = (str(error).strip().splitlines() or [""])[0]
-        raise EngineUnavailable(f"another model: {name} cannot be loaded ({type(error).__name__}: {first:.300})") from None
+        raise EngineUnavailable(
+            f"another model: {name} cannot be loaded ({type(error).__name__}: {first:.300})"
+        ) from None
 
 
 def _config(checkpoint: Checkpoint, name: str) -> Any:
@@ -110,8 +112,8 @@ def _device(wanted: str) -> Any:
     import torch
 
     device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise EngineUnavailable("a GPU that torch can use: VOCAL_TRANSFORMERS_DEVICE=cuda, and there is none")
+    if device.type == "cuda" and (device.index or 0) >= (there := torch.cuda.device_count()):
+        raise EngineUnavailable(f"a GPU that torch can use: VOCAL_TRANSFORMERS_DEVICE is {wanted}, there are {there}")
     if device.type == "cpu":
         # One core stays with the calls: a thread that must wait for its core holds up all others at every layer.
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1)))
@@ -143,7 +145,9 @@ def _weights(checkpoint: Checkpoint, config: Any, options: Options, device: Any,
         output_loading_info=True,
     )
     if missing := sorted(report["missing_keys"]):
-        raise EngineUnavailable(f"the whole model: {options.name} lacks {len(missing)} weights, {missing[0]} among them")
+        raise EngineUnavailable(
+            f"the whole model: {options.name} lacks {len(missing)} weights, {missing[0]} among them"
+        )
     return model.eval()
 
 

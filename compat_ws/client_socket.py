@@ -19,6 +19,8 @@ from typing import Self
 
 from aiohttp import WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 
+from pipeline.errors import EngineError, Overloaded, ProtocolError
+
 from .dialect import Message
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,9 @@ BROKEN: dict[int, str] = {
 }
 """What is wrong by the code the library would close with."""
 
+CODES = {403: WSCloseCode.POLICY_VIOLATION, 413: WSCloseCode.MESSAGE_TOO_BIG}
+"""Close codes by the HTTP status of a ProtocolError; 1002 for any other."""
+
 
 class Ending(Exception):
     """The connection ends. ``reason`` is one of few, for statistics; ``error`` is what the client is told first."""
@@ -53,6 +58,21 @@ class Ending(Exception):
 def too_slow() -> Ending:
     """Return the end of a client that does not read."""
     return Ending("too slow", WSCloseCode.POLICY_VIOLATION, "too little of what was sent is being read")
+
+
+def ending_of(error: BaseException) -> Ending:
+    """Return how a connection ends by what was raised. What nobody foresaw is logged here."""
+    match error:
+        case Ending():
+            return error
+        case ProtocolError():
+            return Ending("refused", CODES.get(error.status, WSCloseCode.PROTOCOL_ERROR), str(error))
+        case Overloaded():
+            return Ending("overloaded", WSCloseCode.TRY_AGAIN_LATER, str(error))
+        case EngineError():
+            return Ending("failed", WSCloseCode.INTERNAL_ERROR, str(error))
+    log.error("a WebSocket failed", exc_info=error)
+    return Ending("failed", WSCloseCode.INTERNAL_ERROR, "internal error: the server's log says more")
 
 
 class ClientSocket:

@@ -15,13 +15,13 @@ from typing import Any, assert_never
 
 from aiohttp import WSCloseCode
 
-from pipeline.errors import EngineError, Overloaded, ProtocolError
+from pipeline.errors import ProtocolError
 from pipeline.session import Session
 from pipeline.tasks import cancel_and_wait
 from signaling.rate_limit import TokenBucket
 
 from .backend import Sessions
-from .client_socket import ClientSocket, Ending
+from .client_socket import ClientSocket, Ending, ending_of
 from .dialect import Answer, Audio, Configured, Dialect, HangUp, Input, Message, PressEnded, PressStarted, Typed
 from .hearing import Hearing
 from .outgoing import Outgoing
@@ -34,8 +34,6 @@ MESSAGES_BURST, MESSAGES_PER_S = 100.0, 20.0
 IN_TURN = 16
 """Messages read before others have their turn, however short."""
 
-CODES = {403: WSCloseCode.POLICY_VIOLATION, 413: WSCloseCode.MESSAGE_TOO_BIG}
-"""Close codes by the HTTP status of a ProtocolError; 1002 for any other."""
 GOING_AWAY = "server closed"
 """The reason for which the server ends all of its calls."""
 
@@ -206,18 +204,3 @@ class Connection:
     def watch_lateness(self, observe: Callable[[float], None]) -> None:
         """See ``Transport.watch_lateness``."""
         self._outgoing.lateness.observe = observe
-
-
-def ending_of(error: BaseException) -> Ending:
-    """Return how a connection ends by what was raised. What nobody foresaw is logged here."""
-    match error:
-        case Ending():
-            return error
-        case ProtocolError():
-            return Ending("refused", CODES.get(error.status, WSCloseCode.PROTOCOL_ERROR), str(error))
-        case Overloaded():
-            return Ending("overloaded", WSCloseCode.TRY_AGAIN_LATER, str(error))
-        case EngineError():
-            return Ending("failed", WSCloseCode.INTERNAL_ERROR, str(error))
-    log.error("a WebSocket call failed", exc_info=error)
-    return Ending("failed", WSCloseCode.INTERNAL_ERROR, "internal error: the server's log says more")

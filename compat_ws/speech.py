@@ -30,7 +30,7 @@ from signaling.schema import Wire, explain
 
 from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, agent_for, engine_named, require_text
 from .audio_chunk import audio_chunk
-from .client_socket import ClientSocket, Ending
+from .client_socket import ClientSocket, Ending, ending_of
 from .generating import Generation
 from .speaking import Manner, speaking, voice_of, wav_head
 
@@ -113,8 +113,9 @@ class SpeechSocket:
             done, _ = await asyncio.wait({reading, speaking}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-        except Ending as ending:
+        except Exception as error:
             await cancel_and_wait(reading, speaking)
+            ending = ending_of(error)
             last = [] if ending.error is None else [json.dumps(_error(ending.error))]
             await self._client.close(ending.code, last)
         finally:

@@ -316,6 +316,25 @@ def test_what_is_wrong_is_told_and_the_next_request_is_spoken(message: str | byt
     check(test)
 
 
+def test_what_nobody_foresaw_is_logged_and_told_without_a_word_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*_: Any) -> Any:
+        raise RuntimeError("secret-inner-text")
+
+    async def test(service: Service) -> None:
+        async with talking(service) as socket:
+            await socket.send_json({"text": "Hello."})
+            (error,) = await received(socket)
+            assert "internal error" in error["error"] and "secret" not in error["error"]
+            await socket.receive()
+            assert socket.close_code == 1011
+
+    monkeypatch.setattr(speech, "agent_for", fails)
+    check(test)
+    assert "secret-inner-text" in caplog.text
+
+
 def test_a_message_that_is_far_too_long_ends_the_connection_with_its_code() -> None:
     async def test(service: Service) -> None:
         async with talking(service) as socket:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from aiohttp import web
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
+from pipeline.agents import Id
 from pipeline.engines import Chosen
 from pipeline.events import Message
 from signaling.bodies import read_json
@@ -37,7 +38,7 @@ class ChatRequest(Wire):
     """What is asked, in which conversation, and of whom."""
 
     text: str
-    session_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    session_id: Id | None = None
     personality: str | None = Field(None, max_length=NAME_MAX_CHARS)
     config_id: str | None = Field(None, max_length=NAME_MAX_CHARS)
     config: dict[str, Any] | None = None

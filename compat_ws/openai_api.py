@@ -9,6 +9,7 @@ https://developers.openai.com/api/reference/resources/audio
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
+from contextlib import nullcontext
 from typing import Literal
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from pipeline.audio import VOICE_RATE_HZ
 from pipeline.engines import Kind
 from pipeline.errors import ProtocolError
 from pipeline.events import Transcript
+from pipeline.remote import OURS
 from pipeline.tasks import closing
 from signaling.bodies import read_json
 from signaling.schema import Wire
@@ -33,7 +35,6 @@ from .streaming import Streamed, sending_events
 from .transcribe import duration_s, headerless, last_of, one_by_one, rest_of, transcribing
 from .uploads import Form, WholeForms
 
-OWNER = "vocal-node"
 OPENAI_VOICES = "alloy ash ballad cedar coral echo fable marin nova onyx sage shimmer verse"
 DEFAULT_VOICES = frozenset(("", "default", *OPENAI_VOICES.split()))
 """OpenAI's clients must name a voice: theirs are the engine's default."""
@@ -47,7 +48,7 @@ def models_of(kinds: Collection[Kind]) -> Handler:
     async def answer(request: web.Request) -> web.Response:
         served = request.app[ENGINES].served()
         names = dict.fromkeys(served[kind].name for kind in kinds if kind in served)
-        models = [{"id": name, "object": "model", "created": 0, "owned_by": OWNER} for name in names]
+        models = [{"id": name, "object": "model", "created": 0, "owned_by": OURS} for name in names]
         return web.json_response({"object": "list", "data": models})
 
     return answer
@@ -87,9 +88,11 @@ class TranscriptionService:
     async def _stream(self, request: web.Request, form: Form) -> web.StreamResponse:
         fields = read_fields(form)
         engine = await engine_for_model(request.app, "stt", fields.model)
-        sound = samples_of(last_field(form), headerless=headerless(form))
-        async with transcribing(request.app, engine, sound, fields.language) as transcripts:
-            return await send_transcripts(request, transcripts, fields.language)
+        plain = headerless(form)
+        sound = samples_of(last_field(form), headerless=plain)
+        with nullcontext() if plain else self._forms.holding():  # a file may have to be whole to be heard
+            async with transcribing(request.app, engine, sound, fields.language) as transcripts:
+                return await send_transcripts(request, transcripts, fields.language)
 
     async def _whole(self, request: web.Request, form: Form) -> web.Response:
         sound = await rest_of(form)

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import ClientPayloadError
 from openai import APIError, AsyncOpenAI, InternalServerError
 
+from compat_ws import routes, uploads
 from pipeline.audio import VOICE_RATE_HZ, AudioFrame
 from pipeline.errors import EngineError
 from pipeline.events import Message, Transcript
@@ -223,6 +224,36 @@ def test_who_hangs_up_while_speaking_stops_the_engine() -> None:
         await service.counts.until(lambda: service.counts.ended == [("stt", "abandoned")])
         assert ear.closed == 1
 
+    check(test, shelf({"stt": ear}))
+
+
+def test_files_that_stream_in_are_counted_like_those_that_do_not_and_plain_sound_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An Ogg is kept until it is whole, and so is what only claims to be one."""
+    ear = LiveEar(("go",))
+
+    async def test(service: Service) -> None:
+        file, another, plain = (
+            LiveUpload(b"OggS" + bytes(60), "audio/ogg"),
+            LiveUpload(b"OggS", "audio/ogg"),
+            LiveUpload(),
+        )
+        first = asyncio.create_task(answered(file.post(service)))
+        await service.counts.until(lambda: service.counts.begun == ["stt"])
+        async with another.post(service) as response:
+            assert (await error_of(response, 503))["type"] == "overloaded_error"
+        plain.send(bytes(3200))
+        async with plain.post(service) as response:
+            assert await next_event(response) == delta("go", "go")
+        file.end()
+        assert await first in (400, 415)
+
+    async def answered(request: Any) -> int:
+        async with request as response:
+            return int(response.status)
+
+    monkeypatch.setattr(routes, "WholeForms", lambda: uploads.WholeForms(1))
     check(test, shelf({"stt": ear}))
 
 

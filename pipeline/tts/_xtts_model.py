@@ -62,7 +62,7 @@ class Checkpoint:
 def load(folder: Path, device: str) -> Checkpoint:
     """Load the checkpoint in ``folder``. Blocks for seconds. Raises EngineUnavailable saying what is wrong with it."""
     config_json = _config_json(folder / "config.json")
-    _import_torchaudio()
+    import_torchaudio()
     xtts_module = importlib.import_module("TTS.tts.models.xtts")
     config = _config(xtts_module, config_json, folder)
     xtts = _empty_model(xtts_module, config, folder / "vocab.json")
@@ -72,7 +72,7 @@ def load(folder: Path, device: str) -> Checkpoint:
     return Checkpoint(_placed(xtts, where), config, where, speakers)
 
 
-def _import_torchaudio() -> None:
+def import_torchaudio() -> None:
     """Import torchaudio, without its native library where that one was built for another torch.
 
     Every torchaudio wheel in the registry is linked to CUDA, and there is none for the newest torch. XTTS resamples and

@@ -173,22 +173,26 @@ def create(settings: Settings) -> XttsTextToSpeech:
     if (missing := _lacks(settings)) is not None or folder is None:
         raise EngineUnavailable(missing or INSTALL)
     began_s = time.perf_counter()
-    from ._xtts_latents import Latents
     from ._xtts_model import load
+    from ._xtts_start import device
+
+    engine = assemble(load(folder, device(settings)), settings)
+    log.info("tts xtts: %s is ready after %.1f s", folder, time.perf_counter() - began_s)
+    return engine
+
+
+def assemble(checkpoint: Checkpoint, settings: Settings) -> XttsTextToSpeech:
+    """Make an engine of a loaded checkpoint. Blocks; raises EngineUnavailable for settings that cannot be."""
+    from ._xtts_latents import Latents
     from ._xtts_speech import Speech
-    from ._xtts_start import device, sampling, streams, warm
+    from ._xtts_start import sampling, streams, warm
     from ._xtts_text import Texts
 
-    checkpoint = load(folder, device(settings))
+    seed = int(number(settings, "VOCAL_XTTS_SEED", -1, least=-1))
     speech = Speech(checkpoint.xtts, sampling(checkpoint.config, settings), streams(checkpoint, settings))
     texts = Texts(checkpoint.xtts.tokenizer, checkpoint.config.languages, speech.gpt.max_text_tokens)
     data = Path(settings.get("VOCAL_DATA_DIR", "").strip() or "data")
     latents, samples = Latents(checkpoint, data / "latents"), VoiceSamples(data / "voices")
     voices = Voices(checkpoint, latents, samples, settings.get("VOCAL_XTTS_VOICE", "").strip())
     warm(speech, checkpoint)
-    log.info("tts xtts: %s on %s, ready after %.1f s", folder, checkpoint.device, time.perf_counter() - began_s)
-    return XttsTextToSpeech(voices, texts, speech, _seed(settings))
-
-
-def _seed(settings: Settings) -> int | None:
-    return int(number(settings, "VOCAL_XTTS_SEED", 0)) if settings.get("VOCAL_XTTS_SEED", "").strip() else None
+    return XttsTextToSpeech(voices, texts, speech, seed if seed >= 0 else None)

@@ -26,7 +26,8 @@ class Outgoing:
     """``dropped`` counts messages that did not fit any more: the call ends then, or the client would miss an end."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self.playout = Playout(dialect.output, dialect.lead_ms)
+        # A frame leaves when its first sample may; its last one is a ptime further ahead.
+        self.playout = Playout(dialect.output, dialect.lead_ms - dialect.output.ptime_ms)
         self.lateness = Lateness()
         self.dropped = 0
         self._dialect = dialect

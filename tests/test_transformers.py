@@ -13,6 +13,8 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,8 @@ from .vendors import created, refusing, serving, stall
 pytest.importorskip("torch", reason="pip install vocal-node[transformers]")
 pytest.importorskip("transformers", reason="pip install vocal-node[transformers]")
 
-from pipeline.llm._batch import PAGE_TOKENS, WAITING  # noqa: E402
-from pipeline.llm._chat import BROKEN, STEP_MESSAGES, Chat, Words  # noqa: E402
+from pipeline.llm._batch import PAGE_TOKENS, WAITING
+from pipeline.llm._chat import BROKEN, STEP_MESSAGES, Chat, Words
 
 ROOT = Path(__file__).parent.parent
 SYSTEM = Message("system", "You are a helpful voice assistant.")
@@ -187,12 +189,12 @@ def test_calls_are_answered_side_by_side(endless_model: Path) -> None:
 
         async def call(name: str) -> None:
             async for _ in llm.complete(HELLO):
-                order.append(name)
+                order.append(name)  # noqa: PERF401
 
         steps = watch_steps(llm)
         await asyncio.gather(call("a"), call("b"))
         assert steps.count(2) > 60  # steps that made a token for each
-        turns = sum(1 for one, other in zip(order, order[1:], strict=False) if one != other)
+        turns = sum(1 for one, other in pairwise(order) if one != other)
         assert turns > 20
 
     with engine(endless_model, max_tokens=100) as llm:
@@ -354,7 +356,6 @@ def test_a_hundred_answers_that_are_left_half_way_leave_nothing(endless_model: P
     with engine(endless_model, max_tokens=300) as llm:
         run(main())
         model = weakref.ref(llm._batch._model)
-    del llm
     gc.collect()
     assert model() is None
 
@@ -432,13 +433,13 @@ def test_a_template_without_system_prompts_gets_it_from_the_user() -> None:
     assert text_of(chat, [SYSTEM, hello]).startswith(f"<|user|>\n{SYSTEM.text}\n\nHello!<|end|>")
     greeted = text_of(chat, [SYSTEM, greeting, hello])
     assert greeted.startswith(f"<|user|>\n{SYSTEM.text}<|end|>\n<|assistant|>\nWelcome.<|end|>\n<|user|>\nHello!")
-    with pytest.raises(EngineError, match="refuses this.*must alternate"):
+    with pytest.raises(EngineError, match=r"refuses this.*must alternate"):
         chat.prompt([SYSTEM, hello, hello])
 
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{% nonsense %}"])
 def test_a_template_that_never_works_is_said_at_the_start(template: str) -> None:
-    with pytest.raises(EngineUnavailable, match="tiny does not work here.*chat template"):
+    with pytest.raises(EngineUnavailable, match=r"tiny does not work here.*chat template"):
         Chat(tiny_llm.tokenizer(template), 600, "tiny")
 
 
@@ -464,7 +465,7 @@ def pickled(folder: Path) -> None:
 def lose_weights(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    weights = load_file(folder / "model.safetensors")
+    weights = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
@@ -498,7 +499,7 @@ BROKEN_MODELS: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "garbage": (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 100), "missing or cut short"),
     "shard missing": (index(a="model-00001-of-00002.safetensors"), "model-00001-of-00002.safetensors of .* is missing"),
     "empty index": (index(), "lists no files"),
-    "a weight missing": (lose_weights, "lacks 1 weights, model.layers.1.mlp.up_proj.weight"),
+    "a weight missing": (lose_weights, "lacks 1 weights, such as model.layers.1.mlp.up_proj.weight"),
     "of another shape": (config(hidden_size=128), "cannot be loaded"),
     "not causal": (config(model_type="bert", architectures=["BertForMaskedLM"]), "is no causal language model"),
     "own code": (config(model_type="mine", auto_map={"AutoConfig": "code.Mine"}), "brings its own code"),
@@ -523,7 +524,7 @@ def test_a_broken_model_is_named_with_what_it_lacks(random_model: Path, name: st
     ("more", "words"),
     [
         ({"MODEL": "/nowhere/at all"}, "no directory /nowhere/at all"),
-        ({"MODEL": "three/part/name"}, "a directory or the id of a model"),
+        ({"MODEL": "three/part/name"}, "a directory or a model's id"),
         ({"MODEL": "meta-llama/Llama-3.1-8B-Instruct"}, "HUGGINGFACE_API_KEY: meta-llama/.* is gated"),
         ({"BITS": "5"}, "VOCAL_TRANSFORMERS_BITS must be 4 or 8, not '5'"),
         ({"DTYPE": "int8"}, "VOCAL_TRANSFORMERS_DTYPE must be bfloat16, float16, float32"),
@@ -539,10 +540,22 @@ def test_a_setting_that_cannot_be_is_named(random_model: Path, more: Mapping[str
         load("llm", "transformers", {**settings(random_model), **wrong})
 
 
-def test_fewer_bits_need_a_library(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.llm import _model
+@pytest.mark.parametrize(("bits", "layer"), [(4, "Linear4bit"), (8, "Linear8bitLt")])
+def test_fewer_bits_answer_as_well(polite_model: Path, bits: int, layer: str) -> None:
+    async def main() -> None:
+        assert await answer(llm) == SAYS
+        assert type(llm._batch._model.model.layers[0].mlp.up_proj).__name__ == layer
 
-    monkeypatch.setattr(_model.importlib.util, "find_spec", lambda name: None)
+    if find_spec("bitsandbytes") is None:
+        with pytest.raises(EngineUnavailable, match="pip install bitsandbytes"):
+            load("llm", "transformers", settings(polite_model, bits=bits))
+        return
+    with engine(polite_model, bits=bits) as llm:
+        run(main())
+
+
+def test_fewer_bits_need_a_library(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.llm._model.find_spec", lambda name: None)
     with pytest.raises(EngineUnavailable, match="pip install bitsandbytes, for VOCAL_TRANSFORMERS_BITS=4"):
         load("llm", "transformers", settings(random_model, bits=4))
 

@@ -53,7 +53,15 @@ class _Answer:
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[list[int] | EngineError | None] = asyncio.Queue()  # holds at most max_tokens
         self._tokens = 0
-        self.closed = False
+        self._ended = False
+
+    def end(self) -> None:
+        """Note that nobody listens any more."""
+        self._ended = True
+
+    def has_ended(self) -> bool:
+        """Tell whether anybody listens."""
+        return self._ended
 
     def put_output(self, output: Any) -> bool:
         """Pass on what is new in an output of the library, which has all tokens so far. True if it was the last."""
@@ -135,23 +143,23 @@ class Batch:
                         yield token
         finally:
             self._answers -= 1
-            answer.closed = True
+            answer.end()
             self._forget(name)
 
     def _ask(self, name: str, answer: _Answer, make_prompt: Callable[[], list[int]]) -> None:
-        if answer.closed:
-            return
         prompt = make_prompt()
         if max(prompt) >= (rows := self._model.get_input_embeddings().num_embeddings):
             raise EngineError(f"llm transformers: the tokenizer made token {max(prompt)}; the model has {rows}")
         if not self._continuous.is_running():
             self._restart()
+        if answer.has_ended():
+            return
         self._open[name] = answer
         if self._continuous.add_request(prompt, request_id=name, streaming=True) is None:
             self._open.pop(name, None)
             raise EngineError("llm transformers: the model has just failed; the log says how")
         self._delivering.submit(self._deliver)
-        if answer.closed:  # while this ran: whoever closed it may have come too early to be understood
+        if answer.has_ended():  # while this ran: whoever closed it may have come too early to be understood
             self._forget(name)
 
     def _forget(self, name: str) -> None:

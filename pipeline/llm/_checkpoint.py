@@ -55,12 +55,10 @@ def find(model: str, settings: Settings) -> Checkpoint:
             raise EngineUnavailable(f"VOCAL_TRANSFORMERS_MODEL that is there: no directory {model}")
         return read(folder, model)
     if not _hub.ID.fullmatch(model):
-        raise EngineUnavailable(
-            f"VOCAL_TRANSFORMERS_MODEL that is a directory or the id of a model, not {model!r:.100}"
-        )
-    if (folder_or_none := _hub.cached(model, settings)) is not None:
+        raise EngineUnavailable(f"VOCAL_TRANSFORMERS_MODEL that is a directory or a model's id, not {model!r:.100}")
+    if (here := _hub.cached(model, settings)) is not None:
         try:
-            return read(folder_or_none, model)
+            return read(here, model)
         except EngineUnavailable:  # a download that was cut off: it goes on where it was
             if _hub.offline(settings):
                 raise
@@ -103,7 +101,7 @@ def _tensors(file: Path, name: str) -> Iterator[tuple[list[int], int]]:
     try:
         with file.open("rb") as stream:
             (header_bytes,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(header_bytes)) if header_bytes <= MAX_HEADER_BYTES else None
+            header: Any = json.loads(stream.read(min(header_bytes, MAX_HEADER_BYTES)))
         tensors = [tensor for key, tensor in header.items() if key != "__metadata__"]
         ends = [int(tensor["data_offsets"][1]) for tensor in tensors]
         if 8 + header_bytes + max(ends, default=0) > file.stat().st_size:

@@ -1,7 +1,7 @@
 """Models of the Hugging Face hub: those on this machine, and how others get here.
 
-Settings: ``HF_HUB_CACHE`` or ``HF_HOME`` (where they are kept), ``HUGGINGFACE_API_KEY`` or ``HF_TOKEN``, ``HF_ENDPOINT``
-(a mirror), ``HF_HUB_OFFLINE``.
+Settings: ``HF_HUB_CACHE`` or ``HF_HOME`` (where they are kept), ``HUGGINGFACE_API_KEY`` or ``HF_TOKEN``,
+``HF_ENDPOINT`` (a mirror), ``HF_HUB_OFFLINE``.
 """
 
 from __future__ import annotations

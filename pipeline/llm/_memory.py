@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def limits(
     if (needs := weights + each_token * context / CACHE_SHARE) > free:
         smaller = "" if bits or checkpoint.quantized or not cuda else ", set VOCAL_TRANSFORMERS_BITS=4"
         raise EngineUnavailable(
-            f"memory: {name} needs {needs / GIB:.1f} GiB on {device}, {free / GIB:.1f} GiB are free; free some{smaller} "
-            "or set VOCAL_TRANSFORMERS_MODEL to a smaller one"
+            f"memory: {name} needs {needs / GIB:.1f} GiB on {device}, {free / GIB:.1f} GiB are free; "
+            f"free some{smaller} or set VOCAL_TRANSFORMERS_MODEL to a smaller one"
         )
     tokens = min(calls * context, int((free - weights) * CACHE_SHARE / each_token))
     return Limits(calls, tokens, CUDA_STEP_TOKENS if cuda else CPU_STEP_TOKENS)
@@ -52,7 +53,7 @@ def weight_bytes(checkpoint: Checkpoint, item_bytes: int, bits: int) -> int:
     if not bits:
         return checkpoint.parameters * item_bytes
     # Linear layers shrink, with a constant for each 64 weights; what turns tokens into vectors and back does not.
-    both_ends = 2 * checkpoint.config.get("vocab_size", 0) * checkpoint.config.get("hidden_size", 0)
+    both_ends = 2 * int(checkpoint.config.get("vocab_size", 0)) * int(checkpoint.config.get("hidden_size", 0))
     linear = max(0, checkpoint.parameters - both_ends)
     return int(linear * (bits + 0.5) / 8) + min(both_ends, checkpoint.parameters) * item_bytes
 
@@ -65,7 +66,7 @@ def token_bytes(config: Any, item_bytes: int) -> int:
     return int(text.num_hidden_layers * heads * head_size * 2 * item_bytes)
 
 
-def free_bytes(device: Any) -> int:
+def free_bytes(device: Any) -> float:
     """Return the memory that a process may still take on this device."""
     if device.type == "cuda":
         import torch
@@ -76,8 +77,6 @@ def free_bytes(device: Any) -> int:
 
 def _available_bytes(meminfo: Path) -> int:
     """Read what Linux says; where there is none, the size of all memory must do."""
-    import os
-
     if not meminfo.exists():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())

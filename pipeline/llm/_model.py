@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from pipeline.errors import EngineUnavailable
+from pipeline.events import Message
 
 from ._batch import Batch
 from ._chat import Chat
@@ -72,7 +73,8 @@ def _quiet() -> None:
 
     library.set_verbosity_error()
     library.disable_progress_bar()
-    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
+    for chatty in ("ContinuousBatchingLogger", "bitsandbytes"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -145,16 +147,14 @@ def _weights(checkpoint: Checkpoint, config: Any, options: Options, device: Any,
         output_loading_info=True,
     )
     if missing := sorted(report["missing_keys"]):
-        raise EngineUnavailable(
-            f"the whole model: {options.name} lacks {len(missing)} weights, {missing[0]} among them"
-        )
+        raise EngineUnavailable(f"the whole model: {options.name} lacks {len(missing)} weights, such as {missing[0]}")
     return model.eval()
 
 
 def _quantization(checkpoint: Checkpoint, bits: int, dtype: Any) -> Any:
     if not bits or checkpoint.quantized:
         return None
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if find_spec("bitsandbytes") is None:
         raise EngineUnavailable(f"pip install bitsandbytes, for VOCAL_TRANSFORMERS_BITS={bits}")
     from transformers import BitsAndBytesConfig
 
@@ -184,8 +184,6 @@ def _generation(model: Any, tokenizer: Any, options: Options) -> Any:
 
 def _warm(chat: Chat, batch: Batch, name: str) -> None:
     """Answer once, so that what happens only once does not happen to the first caller."""
-    from pipeline.events import Message
-
     try:
         with _in_words(name):
             batch.try_out(chat.prompt([Message("system", "You are on the phone."), Message("user", "Hello!")]))

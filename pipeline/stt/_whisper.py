@@ -22,7 +22,7 @@ from pipeline.errors import EngineError, EngineUnavailable, NotOffered
 
 from ._whisper_settings import WINDOW_MAX_S, WhisperSettings
 
-FRAMES_PER_S = 100
+FRAMES_PER_S, FFT_SAMPLES = 100, 400
 
 MARGIN_S = 5
 """Silence after the utterance: with three seconds twice as many words differ, with one it rambles."""
@@ -164,7 +164,7 @@ class Whisper:
 
     def _mel(self, pcm: Pcm, frames: int) -> NDArray[np.float32]:
         """Return the log-mel spectrogram of the audio and then silence, shape ``(mels, frames)``."""
-        mel = self._features(to_float32(pcm))[:, :frames]
+        mel = self._features(to_float32(pcm), padding=FFT_SAMPLES)[:, :frames]
         # Silence is 8 below the maximum, or 1e-10, before both are scaled by (x + 4) / 4: as if the audio were padded.
         floor = max(float(mel.max()) - 2.0, -1.5)
         return np.pad(mel, ((0, 0), (0, frames - mel.shape[1])), constant_values=floor).astype(np.float32)

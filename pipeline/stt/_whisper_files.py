@@ -5,11 +5,14 @@ Looking asks no network. Downloading is for those who allow it: ``VOCAL_WHISPER_
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
 from pipeline.engines import Settings
 from pipeline.errors import EngineUnavailable
+
+log = logging.getLogger(__name__)
 
 MODEL, DOWNLOAD = "VOCAL_WHISPER_MODEL", "VOCAL_WHISPER_DOWNLOAD"
 
@@ -83,7 +86,7 @@ def _repository(model: str) -> str:
 
 def _complete(folder: Path, model: str) -> Path:
     lacking = [name for name in NEEDED if not (folder / name).is_file()]
-    if "model.bin" in lacking and any(folder.glob(pattern) for pattern in ("*.safetensors", "pytorch_model*")):
+    if "model.bin" in lacking and [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*")]:
         raise EngineUnavailable(
             f"{model} in CTranslate2's format: ct2-transformers-converter --model {model} --output_dir DIRECTORY"
             " --copy_files tokenizer.json preprocessor_config.json"
@@ -112,8 +115,11 @@ def _cache(settings: Settings) -> Path:
 
 
 def _download(repository: str, settings: Settings) -> Path:
+    from faster_whisper.utils import disabled_tqdm
     from huggingface_hub import snapshot_download
 
+    disabled_tqdm.monitor_interval = 0  # its bars do not show, but would still start a thread that never ends
+    log.info("downloading %s", repository)
     key = settings.get("HUGGINGFACE_API_KEY", "").strip() or settings.get("HF_TOKEN", "").strip() or None
     endpoint = settings.get("HF_ENDPOINT", "").strip() or None
     try:
@@ -125,6 +131,7 @@ def _download(repository: str, settings: Settings) -> Path:
                 token=key,
                 endpoint=endpoint,
                 etag_timeout=HUB_S,
+                tqdm_class=disabled_tqdm,
             )
         )
     except Exception as error:  # its own words may quote addresses and keys
@@ -135,4 +142,4 @@ def _hub_words(repository: str, error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403, 404):
         return f"a model that may be downloaded: the hub has no {repository}, or only for another HUGGINGFACE_API_KEY"
-    return f"the hub, which cannot be reached for {repository} ({type(error).__name__}); it is downloaded once"
+    return f"the hub, once: {repository} cannot be downloaded ({type(error).__name__})"

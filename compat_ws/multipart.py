@@ -42,11 +42,13 @@ PartEvent = Part | bytes | PartEnded
 
 def boundary_of(content_type: str) -> str:
     """Return the boundary that a request's Content-Type names. Raises ProtocolError: 415 if it is no form."""
+    if not content_type.isascii():
+        raise ProtocolError("the Content-Type has characters that a header may not have")
     header = Message()
     header["Content-Type"] = content_type
     if header.get_content_type() != "multipart/form-data":
         raise ProtocolError("Content-Type must be multipart/form-data, with the sound as its field 'file'", status=415)
-    boundary = header.get_boundary("")
+    boundary = _parameter(header, "boundary", "content-type").rstrip()
     if not 0 < len(boundary) <= BOUNDARY_MAX_CHARS or not boundary.isascii():
         raise ProtocolError("the Content-Type names no usable boundary")
     return boundary
@@ -149,4 +151,7 @@ def _part(head: bytes) -> Part:
 
 
 def _parameter(headers: Message, name: str, header: str) -> str:
-    return collapse_rfc2231_value(headers.get_param(name, "", header))
+    try:
+        return collapse_rfc2231_value(headers.get_param(name, "", header))
+    except UnicodeError:  # RFC 2231 lets a value name its charset; Python's idna, which is none, raises
+        raise ProtocolError(f"the form cannot be read: the {name} is not written in the charset it names") from None

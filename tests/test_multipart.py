@@ -146,6 +146,8 @@ def test_any_header_of_a_part_has_a_name_or_is_refused(head: str) -> None:
         ("multipart/form-data", 400),
         ("multipart/form-data; boundary=", 400),
         ("multipart/form-data; boundary=größe", 400),
+        ("multipart/form-data; boundary=x; \u00e9\udcff", 400),
+        ("multipart/form-data; boundary*=:idna''x", 400),
         (f"multipart/form-data; boundary={'x' * 71}", 400),
     ],
 )
@@ -161,6 +163,11 @@ def test_any_content_type_has_a_boundary_or_is_refused(rubbish: str) -> None:
         line = "".join(char for char in content_type if char not in "\r\n")
         with suppress(ProtocolError):
             assert boundary_of(line).isascii()
+
+
+def test_a_name_in_a_charset_that_is_none_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="the charset it names"):
+        parse(form(("Content-Disposition: form-data; name*=:idna''x", b"")))
 
 
 def test_boundaries_come_quoted_and_plain() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from . import tables
 from .agents import BUILT_IN, Agent, is_id, read_request
 from .database import Database
-from .errors import ProtocolError
+from .errors import Overloaded, ProtocolError
 from .fetch import fetch as fetch_public
 from .sample_urls import Fetch, SampleUrls
 from .voices import VoiceSamples
@@ -165,7 +165,7 @@ class Catalogue:
         """Keep a new voice: ``source`` is a sound file of 3 to 30 s of speech.
 
         Raises ProtocolError: 409 for the same name with the same sample, or too many; what `VoiceSamples.add` raises
-        (param ``file``).
+        (param ``file``). Overloaded where the sample is removed meanwhile, with the last voice that had it.
         """
         sample = await self._samples.add(source, param="file", trim=False)
         voice_id = f"{_slug(name, 'voice')}-{sample.sha256[:8]}"
@@ -177,6 +177,8 @@ class Catalogue:
                 raise ProtocolError(
                     f"there is a voice {voice.id!r} already, with this name and this sample", param="file", status=409
                 )
+            if not await self._samples.retain(voice.sha256):
+                raise Overloaded("the last voice with this very sample was just removed: send it again")
             await connection.execute(tables.voices.insert().values(asdict(voice)))
         return voice
 
@@ -191,7 +193,6 @@ class Catalogue:
             await connection.execute(tables.voices.delete().where(tables.voices.c.id == voice_id))
             same = select(func.count()).where(tables.voices.c.sha256 == voice.sha256)
             if await connection.scalar(same) == 0:
-                self._urls.forget(voice.sha256)
                 await self._samples.remove(voice.sha256)
 
     async def _kept_samples(self) -> Sequence[str]:

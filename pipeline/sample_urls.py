@@ -51,7 +51,7 @@ class SampleUrls:
         Raises ProtocolError (param ``voiceSampleUrl``) for what cannot be fetched or is no speech, Overloaded when too
         many are being fetched or kept. Canceling is safe.
         """
-        if (known := self._lately(url)) is not None:
+        if (known := await self._lately(url)) is not None:
             return known
         try:
             async with asyncio.timeout(MAX_WAIT_S):
@@ -59,14 +59,9 @@ class SampleUrls:
         except TimeoutError:
             raise Overloaded("too many voice samples are being fetched: try again later") from None
         try:
-            return self._lately(url) or await self._add(url)
+            return await self._lately(url) or await self._add(url)
         finally:
             self._free.release()
-
-    def forget(self, sha256: str) -> None:
-        """Fetch this sample again when it is asked for: its file has been removed."""
-        for url in [url for url, fetched in self._fetched.items() if fetched.sha256 == sha256]:
-            del self._fetched[url]
 
     async def _add(self, url: str) -> str:
         await self._sweep()
@@ -90,10 +85,13 @@ class SampleUrls:
         else:
             log.debug("%d temporary voice samples removed", removed)
 
-    def _lately(self, url: str) -> str | None:
-        """Forget from the front: the order of fetching is the order of expiry."""
+    async def _lately(self, url: str) -> str | None:
+        """Forget from the front: the order of fetching is the order of expiry.
+
+        The sample may be gone with the last voice that had it, which another process may have removed.
+        """
         now_s = asyncio.get_running_loop().time()
         while self._fetched and next(iter(self._fetched.values())).until_s <= now_s:
             self._fetched.popitem(last=False)
         fetched = self._fetched.get(url)
-        return fetched.sha256 if fetched is not None else None
+        return fetched.sha256 if fetched is not None and await self._samples.retain(fetched.sha256) else None

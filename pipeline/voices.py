@@ -83,6 +83,10 @@ class VoiceSamples:
         """Return a sample's file. Raises EngineError where there is none."""
         return await run_in_thread(self._threads, lambda: self._read(sha256))
 
+    async def retain(self, sha256: str) -> bool:
+        """Keep a sample from being swept, as if it were added now; tell whether it is there. Raises EngineError."""
+        return await run_in_thread(self._threads, lambda: self._retain(sha256))
+
     async def remove(self, sha256: str) -> None:
         """Forget a sample, if it is there. Raises EngineError where it cannot be removed."""
         if _NAME.fullmatch(sha256):
@@ -110,13 +114,20 @@ class VoiceSamples:
         path = self._folder / f"{sample.sha256}.wav"
         with _answering_for("kept"):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.exists():
-                os.utime(path)
-            elif len(os.listdir(self._folder)) < MAX_SAMPLES:
-                _write(path, file)
-            else:
+            if self._retain(sample.sha256):
+                return sample
+            if len(os.listdir(self._folder)) >= MAX_SAMPLES:
                 raise Overloaded("there is no room for another voice sample: try again later", retry_after_s=600)
+            _write(path, file)
         return sample
+
+    def _retain(self, sha256: str) -> bool:
+        with _answering_for("kept"):
+            try:
+                os.utime(self._folder / f"{sha256}.wav")
+            except FileNotFoundError:
+                return False
+        return True
 
     def _read(self, sha256: str) -> bytes:
         path = self.path(sha256)

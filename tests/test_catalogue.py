@@ -18,7 +18,7 @@ from pipeline.agents import BUILT_IN, Agent
 from pipeline.catalogue import Catalogue
 from pipeline.errors import EngineError, Overloaded, ProtocolError
 from pipeline.fetch import fetch as fetch_public
-from pipeline.voices import VoiceSamples
+from pipeline.voices import Sample, VoiceSamples
 from tests.recordings import recording
 from tests.sound_files import wav
 from tests.test_agents import REQUESTS
@@ -338,6 +338,29 @@ def test_voices_come_and_go_and_so_does_their_sample(database_url: str, folder: 
     run(database_url, folder, main)
 
 
+def test_a_voice_is_never_kept_without_its_sample(
+    sqlite_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_sample = VoiceSamples.add
+
+    async def main(catalogue: Catalogue) -> None:
+        async def add_while_the_other_goes(*given: Any, **options: Any) -> Sample:
+            sample = await add_sample(*given, **options)
+            await catalogue.remove_voice(anna.id)
+            return sample
+
+        anna = await catalogue.add_voice("Anna", SPEECH)
+        monkeypatch.setattr(VoiceSamples, "add", add_while_the_other_goes)
+        with pytest.raises(Overloaded, match="send it again"):
+            await catalogue.add_voice("Berta", SPEECH)
+        monkeypatch.undo()
+        assert await catalogue.voices() == []
+        berta = await catalogue.add_voice("Berta", SPEECH)
+        assert kept(folder) == {berta.sha256}
+
+    run(sqlite_url, folder, main)
+
+
 def test_the_same_voice_twice_is_one(sqlite_url: str, folder: Path) -> None:
     async def main(catalogue: Catalogue) -> None:
         anna = await catalogue.add_voice("Anna", SPEECH)
@@ -452,6 +475,17 @@ def test_a_sample_that_was_removed_is_fetched_again(sqlite_url: str, folder: Pat
     async def main(catalogue: Catalogue) -> None:
         await catalogue.find({"voiceSampleUrl": URL})
         await catalogue.remove_voice((await catalogue.add_voice("Anna", SPEECH)).id)
+        found = await catalogue.find({"voiceSampleUrl": URL})
+        assert (folder / f"{found.sample}.wav").is_file()
+
+    run(sqlite_url, folder, main, Web({URL: SPEECH}))
+
+
+def test_a_sample_that_another_process_removed_is_fetched_again(sqlite_url: str, folder: Path) -> None:
+    async def main(catalogue: Catalogue) -> None:
+        await catalogue.find({"voiceSampleUrl": URL})
+        async with Catalogue(sqlite_url, VoiceSamples(folder)) as other:
+            await other.remove_voice((await other.add_voice("Anna", SPEECH)).id)
         found = await catalogue.find({"voiceSampleUrl": URL})
         assert (folder / f"{found.sample}.wav").is_file()
 

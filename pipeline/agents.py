@@ -74,14 +74,16 @@ ENGINE_NAMES: Mapping[EngineKind, frozenset[str]] = {
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
+PRINTED = r"^[^\x00-\x1f\x7f]*$"
+
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """Checked with Rust's regex: ``$`` is the very end."""
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=PRINTED)]
 SystemPrompt = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^\x00]*$")]
 Greeting = Annotated[str, StringConstraints(max_length=1_000, pattern=r"^[^\x00]*$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[A-Za-z]{2,4})?$")]
 Speed = Annotated[float, Field(ge=0.25, le=4.0)]
-VoiceName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+VoiceName = Name
 ModelName = Annotated[str, StringConstraints(max_length=200)]
 
 
@@ -105,7 +107,7 @@ class DetectorFields(BaseModel):
 class AgentFields(BaseModel):
     """What a client says of an agent, in the fields of the raw-PCM configuration; None is not given.
 
-    Of ``null`` and empty text nothing is taken, but for an empty ``greeting``, which silences an agent's own.
+    Of ``null`` and blank text nothing is taken, but for an empty ``greeting``, which silences an agent's own.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -130,7 +132,7 @@ class AgentFields(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _leave_out(cls, fields: Any) -> Any:
-        return {key: value for key, value in fields.items() if value is not None and (value != "" or key == "greeting")}
+        return {key: value for key, value in fields.items() if not _is_blank(value) or (key, value) == ("greeting", "")}
 
     def ids(self) -> list[str]:
         """Return the ids that may be an agent's, in the order in which they are tried."""
@@ -164,6 +166,10 @@ class AgentFields(BaseModel):
             return wanted
         log.debug("%s model %.64r names no engine: it is left to the server", kind, wanted)
         return None
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 _REPLACED = ("system_prompt", "greeting", "language", "speed", "voice", "allow_interruptions")

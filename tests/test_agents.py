@@ -115,6 +115,7 @@ def test_the_detectors_numbers_are_taken_and_the_missing_ones_are_its_own() -> N
         ({"elevenlabsVoiceId": "../v1"}, "elevenlabsVoiceId"),
         ({"voiceSampleUrl": "https://" + "x" * 2_048}, "voiceSampleUrl"),
         ({"voice": ""}, None),
+        ({"agentId": " ", "agentName": "  ", "language": "\t", "voice": " "}, None),
         ({"voice": "x" * 201}, "voice"),
         ({"llmModel": {}}, "llmModel"),
         ({"speechDetectorConfig": 1}, "speechDetectorConfig"),

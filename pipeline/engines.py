@@ -207,9 +207,17 @@ def _load_described(kind: Kind, name: str, found: Usable, settings: Settings, lo
 
 
 def is_heavy(kind: Kind, name: str, settings: Settings) -> bool:
-    """Tell whether an engine needs a process of its own. May import its module; raises EngineUnavailable."""
+    """Tell whether an engine needs a process of its own. May import its module.
+
+    Raises EngineUnavailable, also for a heavy one that lacks something: no process has to be started to find that out.
+    """
     describe = getattr(module(kind, name), "describe", None)
-    return describe is not None and bool(describe(settings).heavy)
+    found: Usable | None = describe(settings) if describe is not None else None
+    if found is None or not found.heavy:
+        return False
+    if found.lacks is not None:
+        raise EngineUnavailable(found.lacks)
+    return True
 
 
 def clones(tts: object) -> bool:

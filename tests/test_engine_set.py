@@ -55,7 +55,10 @@ def heavy(monkeypatch: pytest.MonkeyPatch) -> list[Voice]:
         created.append(Voice())
         return created[-1]
 
-    vars(module).update(create=create, describe=lambda settings: Usable(1, "a heavy voice", heavy=True))
+    def describe(settings: Settings) -> Usable:
+        return Usable(1, "a heavy voice", settings.get("LACKS"), heavy=True)
+
+    vars(module).update(create=create, describe=describe)
     monkeypatch.setitem(sys.modules, "thirdparty.heavy", module)
     return created
 
@@ -172,6 +175,19 @@ def test_a_heavy_engine_gets_a_process_and_is_reached_by_its_address(heavy: list
             assert reason is not None and reason.startswith("tts: "), "nobody answers at that address"
 
     run(main)
+
+
+def test_no_process_is_started_for_a_heavy_engine_that_lacks_something(heavy: list[Voice]) -> None:
+    async def start(kind: Kind, name: str, settings: Settings) -> Settings:
+        raise AssertionError("it was started")
+
+    async def main() -> None:
+        with pytest.raises(EngineUnavailable, match=r"^the model's folder$"):
+            async with EngineSet({**WANTED, "tts": "thirdparty.heavy"}, {"LACKS": "the model's folder"}, start):
+                pass
+
+    run(main)
+    assert heavy == []
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 30])

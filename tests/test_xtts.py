@@ -27,6 +27,8 @@ from pipeline.errors import EngineError, EngineUnavailable, NotOffered
 from pipeline.tasks import closing
 from pipeline.tts import _xtts_model as model
 from pipeline.tts import xtts
+from pipeline.tts._xtts_gpt import Gpt, Sampling
+from pipeline.tts._xtts_text import Texts
 
 WHOLE_SAMPLES = int(MAX_TOKENS * 4 * 24_000 / 22_050) * 256
 
@@ -52,6 +54,12 @@ def make(checkpoint: model.Checkpoint, tmp_path: Path) -> Iterator[Make]:
     yield one
     for engine in made:
         engine.close()
+
+
+@pytest.fixture(scope="module")
+def texts(checkpoint: model.Checkpoint) -> Texts:
+    loaded = checkpoint.xtts
+    return Texts(loaded.tokenizer, checkpoint.config.languages, Gpt(loaded.gpt).max_text_tokens)
 
 
 async def speech(
@@ -148,8 +156,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_each_of_its_languages_is_read(make: Make, language: str) -> None:
-    texts = make()._texts
+def test_each_of_its_languages_is_read(texts: Texts, language: str) -> None:
     plain = language.partition("-")[0]
     for asked in (language, plain, f"{plain}-XX", language.upper()):
         (tokens,) = texts.pieces(SENTENCES[language], asked)
@@ -157,8 +164,7 @@ def test_each_of_its_languages_is_read(make: Make, language: str) -> None:
         assert len(tokens) > 3
 
 
-def test_numbers_and_abbreviations_are_read_as_the_model_s_own_cleaner_reads_them(make: Make) -> None:
-    texts = make()._texts
+def test_numbers_and_abbreviations_are_read_as_the_model_s_own_cleaner_reads_them(texts: Texts) -> None:
     (tokens,) = texts.pieces("Dr. Smith paid $20.", "en")
     assert "".join(texts._tokenizer.decode(tokens).split("]")[-1:]) == "doctor smith paid twenty dollars."
 
@@ -187,15 +193,13 @@ def test_what_cannot_be_spoken_is_the_caller_s_error(make: Make, text: str, lang
     asyncio.run(main())
 
 
-def test_emoji_among_words_and_special_tokens_are_no_matter(make: Make) -> None:
-    texts = make()._texts
+def test_emoji_among_words_and_special_tokens_are_no_matter(texts: Texts) -> None:
     assert texts.pieces("Hello 😀 there.", "en")
     (tokens,) = texts.pieces("hello [STOP] there [de]", "en")
     assert texts._tokenizer.tokenizer.token_to_id("[STOP]") not in tokens
 
 
-def test_long_texts_are_cut_at_sentences_into_what_the_model_speaks_well(make: Make) -> None:
-    texts = make()._texts
+def test_long_texts_are_cut_at_sentences_into_what_the_model_speaks_well(texts: Texts) -> None:
     limit = texts._tokenizer.char_limits["en"]
     text = "The quick brown fox jumps over the lazy dog! " * 20 + "word " * 100 + "x" * 600
     pieces = list(texts._cut(text, "en"))
@@ -220,12 +224,10 @@ def test_speed_shortens_speech_within_its_limits(make: Make, asked: float, spoke
     assert length == pytest.approx(WHOLE_SAMPLES / spoken, rel=0.04)
 
 
-def test_temperature_decides_how_freely_is_spoken(make: Make) -> None:
-    async def main() -> None:
-        cold = [make(VOCAL_XTTS_TEMPERATURE="0.01", VOCAL_XTTS_SEED=seed) for seed in ("1", "2")]
-        assert np.array_equal(await speech(cold[0]), await speech(cold[1]))
-
-    asyncio.run(main())
+def test_tokens_are_drawn_as_the_checkpoint_says_but_for_the_temperature_that_is_set(make: Make) -> None:
+    as_it_says = Sampling(temperature=0.75, top_k=50, top_p=0.85, repetition=5.0)
+    assert make()._speech._sampling == as_it_says
+    assert make(VOCAL_XTTS_TEMPERATURE="0.3")._speech._sampling == replace(as_it_says, temperature=0.3)
 
 
 def test_closing_stops_after_the_step_it_is_at(make: Make) -> None:

@@ -91,16 +91,10 @@ def test_finetuned_and_released_layouts_load_alike(folder: Path, loaded: model.C
     config.load_json(str(folder / "config.json"))
     doubled = {"gpt.gpt.wte.weight": weights["gpt.mel_embedding.weight"]}
     trained = {"torch_mel_spectrogram_dvae.mel_norms": torch.ones(80), "dvae.codebook": torch.ones(2)}
+    finetuned = {f"xtts.{name}": weight for name, weight in (weights | trained).items()}
     layouts: list[tuple[object, dict[str, Any]]] = [
         ({"config": config, "model": weights | doubled}, {}),
-        (
-            {
-                "config": {},
-                "model": {f"xtts.{name}": weight for name, weight in (weights | trained).items()},
-                "step": 7,
-            },
-            {},
-        ),
+        ({"config": {}, "model": finetuned, "step": 7}, {}),
         (weights, {"_use_new_zipfile_serialization": False}),
     ]
     for content, how in layouts:
@@ -114,10 +108,10 @@ def test_finetuned_and_released_layouts_load_alike(folder: Path, loaded: model.C
 def test_a_pickle_with_code_is_refused_and_not_run(folder: Path, file: str) -> None:
     path = folder / file
     rewrite(path, {"model": {"weight": torch.ones(2), "more": RunsCode()}})
-    with pytest.raises(EngineUnavailable, match=rf"{file} is refused: .* would run code .*system"):
+    with pytest.raises(EngineUnavailable, match=rf"{file} is refused: .* posix.system would be run"):
         create(folder)
     path.write_bytes(pickle.dumps(RunsCode()))
-    with pytest.raises(EngineUnavailable, match=f"{file} is (refused|damaged)"):
+    with pytest.raises(EngineUnavailable, match=f"{file} is refused"):
         create(folder)
     assert not Path("/tmp/xtts-was-run").exists()
 
@@ -133,9 +127,8 @@ def test_an_incomplete_checkpoint_says_what_is_missing(folder: Path, file: str) 
 def test_without_a_folder_it_says_what_to_set(tmp_path: Path) -> None:
     assert xtts.describe({}).lacks == "XTTS_MODEL_PATH, the folder of an XTTS-v2 checkpoint"
     nowhere = tmp_path / "nowhere"
-    assert (
-        xtts.describe({"XTTS_MODEL_PATH": str(nowhere)}).lacks == f"XTTS_MODEL_PATH that is there: no folder {nowhere}"
-    )
+    lacks = f"XTTS_MODEL_PATH that is there: no folder {nowhere}"
+    assert xtts.describe({"XTTS_MODEL_PATH": str(nowhere)}).lacks == lacks
     with pytest.raises(EngineUnavailable, match="no folder"):
         create(nowhere)
 
@@ -147,7 +140,7 @@ def test_without_the_packages_it_says_how_to_get_them(monkeypatch: pytest.Monkey
 
 def test_another_model_is_recognized(folder: Path) -> None:
     change_config(folder, model="vits")
-    with pytest.raises(EngineUnavailable, match="of another model, 'vits'"):
+    with pytest.raises(EngineUnavailable, match=r"of another model \('vits'\)"):
         create(folder)
 
 
@@ -157,7 +150,6 @@ def test_another_model_is_recognized(folder: Path) -> None:
         ("config.json", b"{", "config.json cannot be read"),
         ("config.json", b"[1]", "of another model"),
         ("config.json", b"\xff\xfe", "config.json cannot be read"),
-        ("config.json", b'{"model": "xtts", "model_args": 7}', "config.json is no configuration"),
         ("config.json", b'{"model": "xtts"}', "XTTS-v1"),
         ("vocab.json", b"{}", "vocab.json is no vocabulary"),
         ("model.pth", b"", "model.pth is damaged"),

@@ -34,6 +34,9 @@ DIM = 64
 VOCODER_CHANNELS = 32
 """Of 512, which no configuration says; the layers and their reach are the real ones."""
 
+VOCODER_GAIN = 4.0
+"""What goes in hardly matters to a vocoder of small random weights; with this, other latents are another sound."""
+
 AUDIO_TOKENS = 256
 MAX_TOKENS = 36
 """Of a sentence, 1.7 s. It never stops before: random weights would do so at any time."""
@@ -57,6 +60,9 @@ def write_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     weights = coqui.Xtts(config).state_dict()
     weights["gpt.mel_head.bias"][AUDIO_TOKENS + 1] = -100.0
+    for name in weights:
+        if ".waveform_decoder.ups." in name and name.endswith("original0"):
+            weights[name] *= VOCODER_GAIN
     torch.save({"model": weights}, folder / "model.pth")
     random = torch.Generator().manual_seed(seed + 1)
     torch.save({name: _speaker(random) for name in SPEAKERS}, folder / "speakers_xtts.pth")

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 import logging
-import pickle
+import re
 import sys
 import types
 import zipfile
@@ -27,6 +27,9 @@ SPEAKERS: Final = "speakers_xtts.pth"
 TRAINED_ONLY: Final = ("torch_mel_spectrogram_style_encoder.", "torch_mel_spectrogram_dvae.", "dvae.")
 DOUBLED: Final = ("gpt.gpt_inference.", "gpt.gpt.wte.", "gpt.gpt.wpe.")
 """Weights that older checkpoints hold a second time."""
+
+_CODE = re.compile(r"unsupported global:? (?:GLOBAL )?([\w.]{1,80})", re.IGNORECASE)
+"""How torch names what a pickle would call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +151,13 @@ def read_weights(path: Path) -> Any:
     with torch.serialization.safe_globals(list(_known_classes())):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except pickle.UnpicklingError as error:
-            if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
-                raise EngineUnavailable(f"{path} is damaged, or no checkpoint: {_first_line(error)}") from error
-            reason = f"{path} is refused: it holds more than weights and would run code to be read"
-            raise EngineUnavailable(f"{reason} ({_first_line(error)}); save its state dict again as tensors") from error
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
-            raise EngineUnavailable(f"{path} is damaged, or no checkpoint: {_first_line(error)}") from error
+        except Exception as error:  # what is no pickle at all makes the unpickler raise anything
+            code = _CODE.search(str(error))
+            if code is None:
+                why = (str(error).splitlines() or [type(error).__name__])[0][:160]
+                raise EngineUnavailable(f"{path} is damaged, or no checkpoint: {why}") from error
+            refused = f"{path} is refused: it holds more than weights, and {code[1]} would be run to read it"
+            raise EngineUnavailable(f"{refused}; save its state dict again as tensors only") from error
 
 
 def _known_classes() -> Iterator[tuple[type, str]]:
@@ -166,12 +169,6 @@ def _known_classes() -> Iterator[tuple[type, str]]:
         yield known, f"TTS.tts.configs.xtts_config.{known.__name__}"
     yield now.XttsConfig, "TTS.tts.configs.xtts_config.XttsConfig"
     yield shared.BaseDatasetConfig, "TTS.config.shared_configs.BaseDatasetConfig"
-
-
-def _first_line(error: Exception) -> str:
-    """Return what it is about; torch explains at length how to trust the file instead."""
-    lines = [line.strip() for line in str(error).splitlines() if "nsupported" in line] or str(error).splitlines()
-    return (lines or [type(error).__name__])[0].partition(". Please use")[0][:160]
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

@@ -63,11 +63,11 @@ class Texts:
         limit = int(self._tokenizer.char_limits[language])
         piece = ""
         for sentence in _SENTENCE.findall(text):
-            for part in [sentence] if len(sentence) <= limit else textwrap.wrap(sentence, limit):
-                if len(piece) + len(part) > limit:
+            for line in _lines(sentence, limit):
+                if len(piece) + len(line) > limit:
                     yield piece
                     piece = ""
-                piece += part if part == sentence else f"{part} "
+                piece += line
         yield piece
 
     def _tokens(self, text: str, language: str) -> Iterator[list[int]]:
@@ -81,3 +81,7 @@ class Texts:
             yield from self._tokens(text[middle:], language)
         elif any(token not in (self._unknown, self._space) for token in tokens[1:]):
             yield tokens
+
+
+def _lines(sentence: str, limit: int) -> list[str]:
+    return [sentence] if len(sentence) <= limit else [f"{line} " for line in textwrap.wrap(sentence, limit - 1)]

@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 from pydantic import Field
 
 from pipeline.agents import Language, Speed
-from pipeline.audio import VOICE_RATE_HZ
+from pipeline.audio import VOICE_RATE_HZ, wav_header
 from pipeline.engines import Kind
 from pipeline.errors import ProtocolError
 from pipeline.events import Transcript
@@ -30,7 +30,7 @@ from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, engine_for_model, refuse,
 from .backend import ENGINES
 from .generating import Generation
 from .sound import samples_of
-from .speaking import Manner, speaking, voice_of, wav_head
+from .speaking import Manner, speaking, voice_of
 from .streaming import Streamed, sending_events
 from .transcribe import duration_s, headerless, last_of, one_by_one, rest_of, transcribing
 from .uploads import Form, WholeForms
@@ -168,7 +168,7 @@ async def speech(request: web.Request) -> web.StreamResponse:
     voice = None if asked.voice.lower() in DEFAULT_VOICES else await voice_of(request.app, engine, asked.voice)
     manner = Manner(voice, asked.language, asked.speed)
     streamed = Streamed(request, content_type)
-    head = wav_head(None) if asked.response_format == "wav" else b""
+    head = wav_header(VOICE_RATE_HZ, None) if asked.response_format == "wav" else b""
     async with speaking(request.app, engine, asked.input, manner, param="input", early=False) as sound:
         async for pcm in sound:
             await streamed.write(head + pcm.astype("<i2", copy=False).tobytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,6 @@ from .generating import PATIENCE, Generation
 
 PIECE_SAMPLES = VOICE_RATE_HZ // 5
 """An engine may give a whole sentence at once: as one message it would be larger than many clients take."""
-UNKNOWN_BYTES = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +80,3 @@ async def spoken(tts: TextToSpeech, clauses: Sequence[str], manner: Manner) -> A
 def cut(pcm: Pcm) -> Sequence[Pcm]:
     """Cut sound into pieces."""
     return [pcm[begin : begin + PIECE_SAMPLES] for begin in range(0, len(pcm), PIECE_SAMPLES)]
-
-
-def wav_head(sound_bytes: int | None) -> bytes:
-    """Return what precedes s16le mono samples at 24 kHz in a WAV; None where their number is not known yet."""
-    riff_bytes = UNKNOWN_BYTES if sound_bytes is None else sound_bytes + 36
-    rate = VOICE_RATE_HZ
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", riff_bytes, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16),
-        *(b"data", UNKNOWN_BYTES if sound_bytes is None else sound_bytes),
-    )

@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler
 from pydantic import Field, ValidationError
 
 from pipeline.agents import Language, Speed, VoiceName
-from pipeline.audio import VOICE_RATE_HZ, Pcm
+from pipeline.audio import VOICE_RATE_HZ, Pcm, wav_header
 from pipeline.engines import clones
 from pipeline.errors import ProtocolError, VocalError
 from pipeline.tasks import cancel_and_wait
@@ -32,7 +32,7 @@ from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, agent_for, engine_named, 
 from .audio_chunk import audio_chunk
 from .client_socket import ClientSocket, Ending, ending_of
 from .generating import Generation
-from .speaking import Manner, speaking, voice_of, wav_head
+from .speaking import Manner, speaking, voice_of
 
 MAX_WAITING = 64
 """Requests that may wait on one socket while another is spoken."""
@@ -67,7 +67,7 @@ async def answer(request: web.Request) -> web.Response:
     sound = b"".join(pieces)
     # put together by hand: a JSON encoder would look at each of its millions of characters
     body = b'{"audio": "%b", "format": "wav", "sample_rate": %d}' % (
-        base64.b64encode(wav_head(len(sound)) + sound),
+        base64.b64encode(wav_header(VOICE_RATE_HZ, len(sound)) + sound),
         VOICE_RATE_HZ,
     )
     return web.Response(body=body, content_type="application/json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,9 @@ SAMPLES_PER_MS = SPEECH_RATE_HZ // 1000
 
 VOICE_RATE_HZ = 24_000
 """The rate at which the agent's voice leaves, but for telephony."""
+
+UNKNOWN_BYTES = 0xFFFF_FFFF
+"""What a WAV announces whose length is not known when it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,14 @@ def to_int16(audio: NDArray[np.floating]) -> Pcm:
 def to_float32(pcm: Pcm) -> NDArray[np.float32]:
     """Convert int16 samples to float32 in -1..1."""
     return pcm.astype(np.float32) / np.float32(32768.0)
+
+
+def wav_header(rate_hz: int, sound_bytes: int | None) -> bytes:
+    """Return what precedes mono s16le samples in a WAV file; None where their number is not known yet."""
+    riff_bytes, data_bytes = (UNKNOWN_BYTES,) * 2 if sound_bytes is None else (36 + sound_bytes, sound_bytes)
+    riff = struct.pack("<4sI4s", b"RIFF", riff_bytes, b"WAVE")
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate_hz, 2 * rate_hz, 2, 16)
+    return riff + form + struct.pack("<4sI", b"data", data_bytes)
 
 
 class Framer:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
 from pipeline import endpoint
-from pipeline.audio import SPEECH_RATE_HZ, AudioFrame
+from pipeline.audio import SPEECH_RATE_HZ, AudioFrame, wav_header
 from pipeline.engines import Settings, Usable
 from pipeline.errors import EngineError
 from pipeline.events import Transcript
@@ -72,7 +71,7 @@ class OpenAICompatibleSpeechToText:
         if ours:
             return Upload(held, {**fields, "stream": "true"}, OUR_FILE)
         await held.whole()
-        return Upload(held, fields, OTHERS_FILE, begin=wav_header(held.size_bytes))
+        return Upload(held, fields, OTHERS_FILE, begin=wav_header(SPEECH_RATE_HZ, held.size_bytes))
 
 
 class Held:
@@ -167,13 +166,6 @@ def _form(boundary: str, fields: Mapping[str, str], file_name: str, file_type: s
     lines = [f'{part}{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
     lines.append(f'{part}file"; filename="{file_name}"\r\nContent-Type: {file_type}\r\n\r\n')
     return "".join(lines).encode()
-
-
-def wav_header(size_bytes: int) -> bytes:
-    """Return what makes a WAV file of so many bytes of 16 kHz mono s16le."""
-    riff = struct.pack("<4sI4s", b"RIFF", 36 + size_bytes, b"WAVE")
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SPEECH_RATE_HZ, 2 * SPEECH_RATE_HZ, 2, 16)
-    return riff + form + struct.pack("<4sI", b"data", size_bytes)
 
 
 async def _streamed(answer: Answer, language: str | None) -> AsyncIterator[Transcript]:

@@ -83,7 +83,7 @@ SystemPrompt = Annotated[str, StringConstraints(max_length=16_384, pattern=r"^[^
 Greeting = Annotated[str, StringConstraints(max_length=1_000, pattern=r"^[^\x00]*$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[A-Za-z]{2,4})?$")]
 Speed = Annotated[float, Field(ge=0.25, le=4.0)]
-VoiceName = Name
+VoiceName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=PRINTED)]
 ModelName = Annotated[str, StringConstraints(max_length=200)]
 
 

@@ -57,7 +57,7 @@ class Database:
                 await connection.run_sync(migrations.upgrade)
         except EngineError as error:
             await self._engine.dispose()
-            raise EngineError(f"{error} ({self._shown()}; VOCAL_DATABASE_URL names another)") from error
+            raise EngineError(f"{error} ({self._shown()}; {self._named_by()} names another)") from error
         except BaseException:
             await self._engine.dispose()
             raise
@@ -70,6 +70,9 @@ class Database:
     def _shown(self) -> str:
         """Return the URL without its password, as it may be written in the environment."""
         return self._url.set(drivername=self._url.get_backend_name()).render_as_string(hide_password=True)
+
+    def _named_by(self) -> str:
+        return "VOCAL_DATA_DIR or VOCAL_DATABASE_URL" if _is_sqlite(self._url) else "VOCAL_DATABASE_URL"
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:

@@ -228,7 +228,10 @@ def test_a_failing_statement_is_our_fault_and_quotes_no_values(database_url: str
         (f"postgres://u:{PASSWORD}@127.0.0.1:1/n?sslmode=perhaps", "`sslmode` parameter must be one of"),
         (f"postgres://u:{PASSWORD}@/n?host=/nowhere", "No such file or directory"),
         ("sqlite:////proc/vocal/vocal.db", "cannot make the folder /proc/vocal for the database"),
-        ("sqlite:////proc/vocal.db", "unable to open database file (sqlite:////proc/vocal.db;"),
+        (
+            "sqlite:////proc/vocal.db",
+            "database file (sqlite:////proc/vocal.db; VOCAL_DATA_DIR or VOCAL_DATABASE_URL names another)",
+        ),
         (f"sqlite:///{__file__}/vocal.db", "test_database.py for the database: File exists"),
         (f"sqlite:///{__file__}", "file is not a database"),
     ],

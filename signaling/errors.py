@@ -56,8 +56,9 @@ def status_of(error: VocalError) -> int:
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn what a handler raises into an answer: theirs 4xx, ours 5xx, full 503. Put it first among the middlewares.
 
-    What nobody foresaw is logged once, here, and answered without a word of what it was. Where a response has begun
-    the connection is closed, so that the client sees it cut short and not mixed with another.
+    What is our fault is logged once, here; what nobody foresaw comes with its traceback, and is answered without a word
+    of what it was. Where a response has begun the connection is closed, so that the client sees it cut short and not
+    mixed with another.
     """
     try:
         return await handler(request)
@@ -75,6 +76,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 def _answer(request: web.Request, error: Exception) -> web.Response:
     match error:
         case ProtocolError() | EngineError():
+            if status_of(error) >= 500:
+                log.warning("%s %s failed: %s", request.method, request.path, error)
             return error_response(status_of(error), str(error), getattr(error, "param", None))
         case Overloaded():
             return error_response(503, str(error), headers={hdrs.RETRY_AFTER: str(error.retry_after_s)})

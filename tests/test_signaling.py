@@ -448,7 +448,9 @@ def test_started_sessions_are_bounded_and_newcomers_push_nobody_out() -> None:
         (KeyError("secret"), 500, "server_error", "internal error: the server's log says more"),
     ],
 )
-def test_faults_have_one_shape(fault: Exception, status: int, kind: str, message: str) -> None:
+def test_faults_have_one_shape_and_ours_are_logged(
+    fault: Exception, status: int, kind: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def test(client: Client, calls: FakeCalls) -> None:
         calls.fault = fault
         error = await error_of(await client.post("/api/offer", json=offer_body()), status)
@@ -456,6 +458,7 @@ def test_faults_have_one_shape(fault: Exception, status: int, kind: str, message
         assert error["param"] == getattr(fault, "param", None)
 
     check(test)
+    assert len(caplog.records) == (status >= 500)
 
 
 def test_a_full_server_says_when_to_come_back() -> None:

@@ -159,8 +159,9 @@ class Batch:
             self._open.pop(name, None)
             raise EngineError("llm transformers: the model has just failed; the log says how")
         self._delivering.submit(self._deliver)
-        if answer.has_ended():  # while this ran: whoever closed it may have come too early to be understood
-            self._forget(name)
+        if answer.has_ended():  # while this ran: it was canceled before it was there
+            self._open.pop(name, None)
+            self._continuous.cancel_request(name)
 
     def _forget(self, name: str) -> None:
         """End an answer, if it has not ended."""

@@ -19,7 +19,7 @@ from pipeline.errors import EngineError, EngineUnavailable
 from pipeline.events import Message, Transcript
 from pipeline.tasks import closing
 
-from . import virtual_time
+from . import tiny_whisper, virtual_time
 from .browser import serving
 from .recordings import in_frames, recording
 from .vendors import all_vendors
@@ -33,10 +33,14 @@ SETTINGS: dict[str, str] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Serve on this machine what vendors serve elsewhere, and a server of our own with the embedded engines."""
+    """Serve on this machine what vendors serve elsewhere, and a server of our own with the embedded engines.
+
+    Make the models that are loaded from disk.
+    """
+    whisper = tiny_whisper.build(tmp_path_factory.mktemp("models") / "whisper", tiny_whisper.Script(" Thank you."))
     embedded = {"VOCAL_STT": "pocketsphinx", "VOCAL_LLM": "eliza", "VOCAL_TTS": "espeak"}
     with all_vendors() as settings, serving(tmp_path_factory.mktemp("served"), **embedded) as ours:
-        SETTINGS.update(settings)
+        SETTINGS.update(settings, VOCAL_WHISPER_MODEL=str(whisper))
         SETTINGS.update(dict.fromkeys(("VOCAL_STT_URL", "VOCAL_LLM_URL", "VOCAL_TTS_URL"), ours.url))
         yield
         SETTINGS.clear()
@@ -427,7 +431,7 @@ def test_auto_on_this_machine_takes_the_embedded_engines() -> None:
 
 
 def test_an_unknown_engine_is_told_which_there_are() -> None:
-    with pytest.raises(EngineUnavailable, match=r"no tts engine named 'nonesuch'; known: .*espeak.*, tone$"):
+    with pytest.raises(EngineUnavailable, match=r"no tts engine named 'nonesuch'; known: .*espeak.*, tone\b"):
         choose("tts", "nonesuch", {})
 
 

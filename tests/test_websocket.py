@@ -57,26 +57,6 @@ def test_two_turns_of_speech_are_answered(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_the_same_speech_is_the_same_however_it_is_cut(tmp_path: Path) -> None:
-    """With engines that listen: recorded speech, in 20 ms, in 256 ms, and in 7-byte pieces that come in bursts."""
-    listening = {"VOCAL_VAD": "silero", "VOCAL_STT": "pocketsphinx", "VOCAL_TTS": "espeak"}
-
-    async def main() -> None:
-        heard: list[str] = []
-        async with serving(tmp_path, **listening) as http:
-            for piece_bytes, burst_ms in ((640, 0), (8192, 0), (7, 256)):
-                async with calling(http) as caller:
-                    await caller.say(SPEECH, piece_bytes, burst_ms=burst_ms)
-                    await caller.until("tts_stream")
-                    assert np.abs(sound([await caller.next() for _ in range(10)])).max() > 0.05
-                    heard.append(history(http)[0].text)
-                await until_nobody_is_left(http)
-        assert heard[0]
-        assert heard == [heard[0]] * 3
-
-    asyncio.run(main())
-
-
 def test_who_sends_only_what_is_spoken_is_answered_and_may_go_on(tmp_path: Path) -> None:
     """Nothing at all comes after the last word: the silence that ends the turn is the server's."""
 

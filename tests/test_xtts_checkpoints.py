@@ -110,7 +110,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(folder: Path, file: str) -> N
     rewrite(path, {"model": {"weight": torch.ones(2), "more": RunsCode()}})
     with pytest.raises(EngineUnavailable, match=rf"{file} is refused: .* posix.system would be run"):
         create(folder)
-    path.write_bytes(pickle.dumps(RunsCode()))
+    path.write_bytes(pickle.dumps(RunsCode(), 2))
     with pytest.raises(EngineUnavailable, match=f"{file} is refused"):
         create(folder)
     assert not Path("/tmp/xtts-was-run").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import LogitsProcessorList
-from transformers.generation import (
+from transformers.generation.logits_process import (
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -25,7 +25,7 @@ from transformers.generation import (
 
 from pipeline.audio import Pcm
 from pipeline.tts import _xtts_model as model
-from pipeline.tts._xtts_gpt import Sampling
+from pipeline.tts._xtts_gpt import Gpt, Sampling
 from pipeline.tts._xtts_speech import CHUNKS, Sentence, Speech
 from pipeline.tts._xtts_vocoder import Stretch, Vocoding
 
@@ -47,6 +47,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[model.Check
     with pytest.MonkeyPatch.context() as patch:
         narrow_vocoder(patch)
         yield model.load(write_checkpoint(tmp_path_factory.mktemp("xtts")), "cpu")
+
+
+def batch(checkpoint: model.Checkpoint, sampling: Sampling = ANY, rows: int = 4, **more: Any) -> Speech:
+    return Speech(Gpt(checkpoint.xtts.gpt, **more), checkpoint.xtts.hifigan_decoder, sampling, rows)
 
 
 def words(checkpoint: model.Checkpoint, text: str) -> list[int]:
@@ -97,7 +101,7 @@ def test_a_stream_is_what_one_shot_makes_of_the_same_tokens(
     checkpoint: model.Checkpoint, sizes: Sequence[int], speed: float
 ) -> None:
     said = sentence(checkpoint, "how are you today?", speed=speed, sizes=sizes)
-    audio = spoken(Speech(checkpoint.xtts, ANY, 4), said) / 32767.0
+    audio = spoken(batch(checkpoint), said) / 32767.0
     wanted = one_shot(checkpoint, said).numpy()
     assert audio.shape == wanted.shape and np.abs(wanted).max() > 0.005
     assert np.abs(audio - wanted).max() < 1e-4  # of which 2e-5 are the rounding to 16 bits
@@ -106,7 +110,7 @@ def test_a_stream_is_what_one_shot_makes_of_the_same_tokens(
 def test_a_sentence_ends_with_its_stop_token(checkpoint: model.Checkpoint) -> None:
     bias = checkpoint.xtts.gpt.mel_head.bias
     kept = bias.clone()
-    speech = Speech(checkpoint.xtts, ANY, 4)
+    speech = batch(checkpoint)
     try:
         bias[speech.gpt.stop_token] = kept.max() + 1.0
         said = [sentence(checkpoint, "the quick brown fox", seed) for seed in range(8)]
@@ -121,7 +125,7 @@ def test_a_sentence_ends_with_its_stop_token(checkpoint: model.Checkpoint) -> No
 
 
 def test_the_first_sound_comes_with_the_fourth_token_and_pieces_grow(checkpoint: model.Checkpoint) -> None:
-    speech, said = Speech(checkpoint.xtts, ANY, 4), sentence(checkpoint, "hello there")
+    speech, said = batch(checkpoint), sentence(checkpoint, "hello there")
     speech.open(said)
     for _ in range(4):
         assert not said.pieces
@@ -158,7 +162,7 @@ def test_nothing_is_vocoded_twice(
     checkpoint: model.Checkpoint, sizes: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = sentence(checkpoint, "how are you today?", sizes=sizes)
-    audio = spoken(Speech(checkpoint.xtts, ANY, 4), said)
+    audio = spoken(batch(checkpoint), said)
     latents = torch.randn(len(said.tokens), checkpoint.xtts.gpt.model_dim)
     streamed, whole = Counting(), Counting()
     plain = {name: getattr(functional, name) for name in ("conv1d", "conv_transpose1d")}
@@ -190,7 +194,7 @@ def test_stretching_in_pieces_is_interpolating_at_once(factor: float, size: int)
 
 def test_the_loop_draws_the_tokens_that_the_library_draws(checkpoint: model.Checkpoint) -> None:
     gpt, said = checkpoint.xtts.gpt, sentence(checkpoint, "the quick brown fox jumps")
-    spoken(Speech(checkpoint.xtts, GREEDY, 4), said)
+    spoken(batch(checkpoint, GREEDY), said)
     gpt.init_gpt_for_inference()
     with torch.inference_mode():
         begun = gpt.compute_embeddings(said.speaker.latents, torch.tensor([said.text]))
@@ -219,7 +223,7 @@ def test_chance_falls_as_the_processors_of_transformers_let_it() -> None:
             TopPLogitsWarper(ANY.top_p),
         ]
     )
-    wanted = processors(before, logits.clone()).softmax(-1)[0]
+    wanted: Tensor = processors(cast(Any, before), cast(Any, logits.clone())).softmax(-1)[0]
     chances = [(i + 0.5) / 5_000 for i in range(5_000)]
     rows = (logits.expand(5_000, -1), said.expand(5_000, -1), chances)
     drawn = torch.bincount(torch.tensor(ANY.draw(*rows)), minlength=300) / 5_000
@@ -230,10 +234,10 @@ def test_chance_falls_as_the_processors_of_transformers_let_it() -> None:
 def test_sentences_in_one_batch_do_not_disturb_each_other(checkpoint: model.Checkpoint) -> None:
     texts = ["hello there", "the quick brown fox jumps over it", "how are you today? " * 8]
     alone = [sentence(checkpoint, text, seed) for seed, text in enumerate(texts)]
-    alone_audio = [spoken(Speech(checkpoint.xtts, ANY, 4), one) for one in alone]
+    alone_audio = [spoken(batch(checkpoint), one) for one in alone]
     together, speech = (
         [sentence(checkpoint, text, seed) for seed, text in enumerate(texts)],
-        Speech(checkpoint.xtts, ANY, 4),
+        batch(checkpoint),
     )
     passing = [sentence(checkpoint, "how are you", seed) for seed in range(3)]
     for one, other in zip(together, passing, strict=True):  # begun at different steps, left in the middle
@@ -250,7 +254,7 @@ def test_sentences_in_one_batch_do_not_disturb_each_other(checkpoint: model.Chec
 
 
 def test_every_sentence_gets_one_token_a_step(checkpoint: model.Checkpoint) -> None:
-    speech = Speech(checkpoint.xtts, ANY, 4)
+    speech = batch(checkpoint)
     said = [sentence(checkpoint, "hello there", seed) for seed in range(4)]
     for one in said:
         speech.open(one)
@@ -260,7 +264,7 @@ def test_every_sentence_gets_one_token_a_step(checkpoint: model.Checkpoint) -> N
 
 
 def test_a_closed_sentence_gets_no_further_token_and_leaves(checkpoint: model.Checkpoint) -> None:
-    speech = Speech(checkpoint.xtts, ANY, 4)
+    speech = batch(checkpoint)
     closed, going_on = sentence(checkpoint, "hello there"), sentence(checkpoint, "how are you")
     speech.open(closed)
     speech.open(going_on)
@@ -273,7 +277,7 @@ def test_a_closed_sentence_gets_no_further_token_and_leaves(checkpoint: model.Ch
 
 
 def test_more_sentences_than_there_is_room_for_wait_in_turn(checkpoint: model.Checkpoint) -> None:
-    speech = Speech(checkpoint.xtts, ANY, 2)
+    speech = batch(checkpoint, rows=2)
     said = [sentence(checkpoint, "hello there", seed) for seed in range(5)]
     for one in said:
         speech.open(one)
@@ -290,7 +294,7 @@ def test_more_sentences_than_there_is_room_for_wait_in_turn(checkpoint: model.Ch
 def test_a_failure_ends_what_is_spoken_and_nothing_else(
     checkpoint: model.Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speech = Speech(checkpoint.xtts, ANY, 4)
+    speech = batch(checkpoint)
     said = [sentence(checkpoint, "hello there", seed) for seed in range(3)]
     for one in said[:2]:
         speech.open(one)

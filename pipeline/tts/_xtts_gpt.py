@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,36 @@ COLUMNS: Final = 256
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, queries, keys, values), each ``[rows, heads, tokens, width]``: what the tokens gather."""
+
+
+class Layer(Protocol):
+    """What is around the attention of a layer."""
+
+    def before(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries, keys and values ``[rows, tokens, 3 * dim]``, and the normalized ``x``."""
+        ...
+
+    def behind(self, x: Tensor, normalized: Tensor, gathered: Tensor) -> Tensor:
+        """Return the layer's output; ``gathered`` is what the attention brought."""
+        ...
+
+
+class PlainLayer:
+    """A layer of GPT-2 as transformers has it: norm, attention, norm, two layers, each added to what went in."""
+
+    def __init__(self, block: Any) -> None:
+        self._block = block
+
+    def before(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Do as `Layer` says."""
+        normalized = self._block.ln_1(x)
+        return self._block.attn.c_attn(normalized), normalized
+
+    def behind(self, x: Tensor, normalized: Tensor, gathered: Tensor) -> Tensor:
+        """Do as `Layer` says."""
+        x = x + self._block.attn.c_proj(gathered)
+        after: Tensor = x + self._block.mlp(self._block.ln_2(x))
+        return after
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +83,10 @@ class Sampling:
 class Gpt:
     """The weights and the arena. Not for two threads at once, and to be used within ``torch.inference_mode()``."""
 
-    def __init__(self, gpt: Any) -> None:
+    def __init__(self, gpt: Any, layers: Sequence[Layer] | None = None) -> None:
+        """Take coqui's ``GPT``, and other layers than its own if there are."""
         self._gpt = gpt
-        self._blocks = list(gpt.gpt.h)
+        self._layers = layers or [PlainLayer(block) for block in gpt.gpt.h]
         self._heads = int(gpt.heads)
         self._lengths: list[int] = []
         self._arena = self._empty(0, 0)
@@ -71,7 +102,7 @@ class Gpt:
     def row_bytes(self) -> int:
         """Return what the longest sentence takes in the arena."""
         columns = self.max_text_tokens + 2 + int(self._gpt.max_prompt_tokens) + self.max_tokens
-        return columns * 2 * len(self._blocks) * int(self._gpt.model_dim) * int(self._arena.element_size())
+        return columns * 2 * len(self._layers) * int(self._gpt.model_dim) * int(self._arena.element_size())
 
     def said_before(self) -> Tensor:
         """Mark the tokens that count as said at the start.
@@ -134,14 +165,13 @@ class Gpt:
     # --- inside
 
     def _through(self, x: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
-        """Run the blocks (GPT-2: norm, attention, norm, two layers); return the last token's latents and logits."""
-        for layer, block in enumerate(self._blocks):
-            rows, tokens, width = x.shape
-            three = block.attn.c_attn(block.ln_1(x)).view(rows, tokens, 3, self._heads, -1)
-            q, k, v = three.permute(2, 0, 3, 1, 4)
-            gathered = attend(layer, q, k, v).transpose(1, 2).reshape(rows, tokens, width)
-            x = x + block.attn.c_proj(gathered)
-            x = x + block.mlp(block.ln_2(x))
+        """Run the layers; return the last token's latents and logits."""
+        rows, tokens, width = x.shape
+        for i, layer in enumerate(self._layers):
+            three, normalized = layer.before(x)
+            q, k, v = three.view(rows, tokens, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+            gathered = attend(i, q, k, v).transpose(1, 2).reshape(rows, tokens, width)
+            x = layer.behind(x, normalized, gathered)
         latents = self._gpt.final_norm(self._gpt.gpt.ln_f(x[:, -1]))
         return latents, self._gpt.mel_head(latents)
 
@@ -157,5 +187,6 @@ class Gpt:
 
     def _empty(self, rows: int, columns: int) -> Tensor:
         weight = self._gpt.mel_embedding.weight
-        shape = (len(self._blocks), 2, rows, self._heads, columns, int(self._gpt.model_dim) // self._heads)
-        return weight.new_zeros(shape)
+        shape = (len(self._layers), 2, rows, self._heads, columns, int(self._gpt.model_dim) // self._heads)
+        arena: Tensor = weight.new_zeros(shape)
+        return arena

@@ -93,9 +93,10 @@ class _Row:
 class Speech:
     """The batch. At most ``rows`` sentences are spoken at once; further ones wait their turn, the first the first."""
 
-    def __init__(self, xtts: Any, sampling: Sampling, rows: int) -> None:
-        self.gpt = Gpt(xtts.gpt)
-        self._decoder = xtts.hifigan_decoder
+    def __init__(self, gpt: Gpt, decoder: Any, sampling: Sampling, rows: int) -> None:
+        """``decoder`` is coqui's ``HifiDecoder``."""
+        self.gpt = gpt
+        self._decoder = decoder
         self._sampling = sampling
         self._most = rows
         self._rows: list[_Row] = []

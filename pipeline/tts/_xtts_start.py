@@ -46,14 +46,14 @@ def sampling(config: Any, settings: Settings) -> Sampling:
     return Sampling(temperature, max(1, int(config.top_k)), float(config.top_p), float(config.repetition_penalty))
 
 
-def streams(checkpoint: Checkpoint, settings: Settings) -> int:
+def streams(checkpoint: Checkpoint, gpt: Gpt, settings: Settings) -> int:
     """Return how many sentences are spoken at once: as many as are asked for, fewer where memory is short."""
     cuda = checkpoint.device.type == "cuda"
     wanted = int(number(settings, "VOCAL_XTTS_STREAMS", STREAMS_CUDA if cuda else STREAMS_CPU, least=1))
     if not cuda:
         return wanted
     free, _ = torch.cuda.mem_get_info(checkpoint.device)
-    fit = int(free * MEMORY_SHARE / Gpt(checkpoint.xtts.gpt).row_bytes())
+    fit = int(free * MEMORY_SHARE / gpt.row_bytes())
     if fit < wanted:
         log.info("tts xtts: GPU memory is enough for %d sentences at once, not %d", max(1, fit), wanted)
     return max(1, min(wanted, fit))

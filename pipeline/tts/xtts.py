@@ -3,7 +3,8 @@
 Settings: ``XTTS_MODEL_PATH`` (the checkpoint's folder), ``VOCAL_XTTS_VOICE`` (a speaker of the checkpoint, or
 ``sample:`` and a sample's SHA-256; for agents that name no voice), ``VOCAL_XTTS_DEVICE`` (cuda, cpu),
 ``VOCAL_XTTS_TEMPERATURE``, ``VOCAL_XTTS_STREAMS`` (sentences spoken at once), ``VOCAL_XTTS_SEED`` (the same words sound
-the same), ``VOCAL_XTTS_THREADS`` (cores, without a GPU). Latents of voices are kept in ``VOCAL_DATA_DIR``.
+the same), ``VOCAL_XTTS_DEEPSPEED`` (0: not even if it is there), ``VOCAL_XTTS_THREADS`` (cores, without a GPU).
+Latents of voices are kept in ``VOCAL_DATA_DIR``.
 """
 
 from __future__ import annotations
@@ -183,14 +184,17 @@ def create(settings: Settings) -> XttsTextToSpeech:
 
 def assemble(checkpoint: Checkpoint, settings: Settings) -> XttsTextToSpeech:
     """Make an engine of a loaded checkpoint. Blocks; raises EngineUnavailable for settings that cannot be."""
+    from ._xtts_deepspeed import gpt_for
     from ._xtts_latents import Latents
     from ._xtts_speech import Speech
     from ._xtts_start import sampling, streams, warm
     from ._xtts_text import Texts
 
     seed = int(number(settings, "VOCAL_XTTS_SEED", -1, least=-1))
-    speech = Speech(checkpoint.xtts, sampling(checkpoint.config, settings), streams(checkpoint, settings))
-    texts = Texts(checkpoint.xtts.tokenizer, checkpoint.config.languages, speech.gpt.max_text_tokens)
+    drawing = sampling(checkpoint.config, settings)
+    gpt = gpt_for(checkpoint.xtts.gpt, settings)
+    speech = Speech(gpt, checkpoint.xtts.hifigan_decoder, drawing, streams(checkpoint, gpt, settings))
+    texts = Texts(checkpoint.xtts.tokenizer, checkpoint.config.languages, gpt.max_text_tokens)
     data = Path(settings.get("VOCAL_DATA_DIR", "").strip() or "data")
     latents, samples = Latents(checkpoint, data / "latents"), VoiceSamples(data / "voices")
     voices = Voices(checkpoint, latents, samples, settings.get("VOCAL_XTTS_VOICE", "").strip())

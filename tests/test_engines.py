@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
 
@@ -42,6 +43,11 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with all_vendors() as settings, serving(tmp_path_factory.mktemp("served"), **embedded) as ours:
         SETTINGS.update(settings, VOCAL_WHISPER_MODEL=str(whisper))
         SETTINGS.update(dict.fromkeys(("VOCAL_STT_URL", "VOCAL_LLM_URL", "VOCAL_TTS_URL"), ours.url))
+        if find_spec("torch") and find_spec("transformers"):
+            from .tiny_llm import build
+
+            model = build(tmp_path_factory.mktemp("llm"), "I would love a cup of tea, thanks.")
+            SETTINGS["VOCAL_TRANSFORMERS_MODEL"] = str(model)
         yield
         SETTINGS.clear()
 

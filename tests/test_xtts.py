@@ -109,7 +109,7 @@ def test_voices_are_speakers_of_the_checkpoint_or_samples(make: Make, tmp_path: 
 def test_a_checkpoint_without_speakers_needs_a_sample(make: Make, checkpoint: model.Checkpoint, tmp_path: Path) -> None:
     async def main() -> None:
         tts = make(replace(checkpoint, speakers={}))
-        with pytest.raises(NotOffered, match="speakers_xtts.pth"):
+        with pytest.raises(NotOffered, match="without speakers_xtts"):
             await speech(tts)
         assert len(await speech(tts, voice=f"sample:{write_sample(tmp_path)}")) == WHOLE_SAMPLES
 
@@ -248,13 +248,14 @@ def test_canceling_one_of_two_in_the_middle_of_a_step_leaves_the_other_alone(mak
         tts = make()
         alone = await speech(tts, "how are you")
         canceled = asyncio.create_task(speech(tts, "the quick brown fox"))
-        other = asyncio.create_task(speech(tts, "how are you"))
-        while tts._speech.speaking < 2:
-            await asyncio.sleep(0.005)
-        canceled.cancel()
-        assert await asyncio.wait_for(asyncio.gather(canceled, return_exceptions=True), 5)
-        assert np.abs(await other - alone.astype(int)).max() <= 1
-        assert tts._speech.gpt.rows <= 1
+        async with closing(tts.synthesize("how are you", None, "en", 1.0)) as pieces:
+            begun = await anext(pieces)
+            assert tts._speech.speaking == 2
+            canceled.cancel()
+            rest = [pcm async for pcm in pieces]
+        assert canceled.cancelled()
+        assert np.abs(np.concatenate([begun, *rest]) - alone.astype(int)).max() <= 1
+        assert tts._speech.speaking == tts._speech.gpt.rows <= 1
 
     asyncio.run(main())
 
@@ -274,7 +275,6 @@ def test_calls_speak_at_the_same_time_and_none_waits_for_another_s_end(make: Mak
 
         await asyncio.gather(*(say(name, "hello " * n) for n, name in enumerate("abc", 1)))
         assert sorted(begun) == ["a582", "b582", "c582"] and len(ended) == 3
-        assert tts._speech.speaking == tts._speech.gpt.rows or tts._speech.speaking <= 3
 
     asyncio.run(main())
 
@@ -298,10 +298,9 @@ def test_closing_the_engine_ends_what_it_says(make: Make) -> None:
         tts = make()
         async with closing(tts.synthesize("Hello there.", None, "en", 1.0)) as pieces:
             await anext(pieces)
-            await asyncio.get_running_loop().run_in_executor(None, tts.close)
+            tts.close()
             with pytest.raises(EngineError, match="closed"):
-                async for _ in pieces:
-                    await asyncio.sleep(0)
+                await anext(pieces)
 
     asyncio.run(main())
 

@@ -2,8 +2,8 @@
 
 DeepSpeed's own way (``use_deepspeed`` of coqui-tts) replaces the attention, too, by one that keeps one sentence's
 keys and values for the whole process, and fails inside transformers 5. Here it injects its layers, and of each the loop
-uses what keeps nothing: norm and projection before the attention; norm, two layers and residuals behind it. So DeepSpeed
-runs with any version of transformers, and with as many sentences as there are.
+uses what keeps nothing: norm and projection before the attention; norm, two layers and residuals behind it. So
+DeepSpeed runs beside any version of transformers, and for as many sentences as there are.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from transformers.generation.logits_process import (
 from pipeline.audio import Pcm
 from pipeline.tts import _xtts_model as model
 from pipeline.tts._xtts_gpt import Gpt, Sampling
-from pipeline.tts._xtts_speech import CHUNKS, Sentence, Speech
+from pipeline.tts._xtts_speech import CHUNKS, PROMPT_TOKENS, TOKENS_AROUND, Sentence, Speech
 from pipeline.tts._xtts_vocoder import Stretch, Vocoding
 
 TOKEN_SAMPLES = 1024 / 22_050 * 24_000
@@ -251,6 +251,34 @@ def test_sentences_in_one_batch_do_not_disturb_each_other(checkpoint: model.Chec
     assert [one.tokens for one in together] == [one.tokens for one in alone]
     for one, audio in zip(together, alone_audio, strict=True):
         assert np.abs(np.concatenate(one.pieces) - audio.astype(int)).max() <= 1
+
+
+def test_sentences_that_begin_together_are_read_together_and_sound_as_if_alone(
+    checkpoint: model.Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["hello there", "the quick brown fox jumps over it", "how are you today? " * 8] * 6
+    alone = [sentence(checkpoint, text, seed) for seed, text in enumerate(texts[:4])]
+    for one in alone:
+        spoken(batch(checkpoint), one)
+    speech, read = batch(checkpoint, rows=len(texts)), []
+    begin = speech.gpt.begin
+
+    def counting(voices: Sequence[Tensor], prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        read.append((len(prompts), (max(map(len, prompts)) + TOKENS_AROUND) * len(prompts)))
+        return begin(voices, prompts)
+
+    monkeypatch.setattr(speech.gpt, "begin", counting)
+    together = [sentence(checkpoint, text, seed) for seed, text in enumerate(texts)]
+    for one in together:
+        speech.open(one)
+    speech.step()
+    assert [len(one.tokens) for one in together] == [1] * len(texts)
+    assert 1 < len(read) < len(texts) and max(tokens for _, tokens in read) <= PROMPT_TOKENS
+    while not all(one.ended for one in together):
+        speech.step()
+    for one, other in zip(alone, together, strict=False):
+        assert one.tokens == other.tokens
+        assert np.abs(np.concatenate(one.pieces) - np.concatenate(other.pieces).astype(int)).max() <= 1
 
 
 def test_every_sentence_gets_one_token_a_step(checkpoint: model.Checkpoint) -> None:

@@ -113,7 +113,7 @@ def difference(plain: Gpt, fast: Gpt, gpt: Any) -> float:
 
 
 def _latents(gpt: Gpt, voice: Tensor) -> Tensor:
-    found = [gpt.begin(voice, [5, 6, 7])[0], gpt.begin(voice, [8] * 20)[0]]
+    found = [gpt.begin([voice, voice], [[5, 6, 7], [8] * 20])[0]]
     found += [gpt.step([place, 2 * place], [place, place])[0] for place in range(1, 5)]
     gpt.clear()
     return torch.cat(found)

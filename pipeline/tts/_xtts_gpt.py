@@ -113,24 +113,33 @@ class Gpt:
         said[1] = said[int(self._gpt.start_audio_token)] = True
         return said
 
-    def begin(self, voice: Tensor, text: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Add a row for a sentence; return its first latent ``[1, dim]`` and the logits of its first token."""
+    def begin(self, voices: Sequence[Tensor], texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Add a row for each sentence; return their first latents ``[n, dim]`` and the logits of their first tokens.
+
+        Shorter ones are filled up behind their end, where nothing of theirs looks, and later steps write over it.
+        """
+        prompts = [self._prompt(voice, text) for voice, text in zip(voices, texts, strict=True)]
+        lengths, first = [len(prompt) for prompt in prompts], self.rows
+        x = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+        rows, longest = x.shape[:2]
+        self._make_room(first + rows, longest + 1)
+        self._lengths += lengths
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self._arena[layer, 0, first : first + rows, :, :longest] = k
+            self._arena[layer, 1, first : first + rows, :, :longest] = v
+            return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+        return self._through(x, attend, [length - 1 for length in lengths])
+
+    def _prompt(self, voice: Tensor, text: Sequence[int]) -> Tensor:
+        """Return what a sentence begins with: its voice, its text, and the token that starts speech."""
         gpt = self._gpt
         tokens = [int(gpt.start_text_token), *text, int(gpt.stop_text_token)]
         words = torch.tensor([tokens], device=self._arena.device)
         start = gpt.mel_embedding(words.new_full((1, 1), int(gpt.start_audio_token)))
         whole = (voice, gpt.text_embedding(words) + gpt.text_pos_embedding(words), start + gpt.mel_pos_embedding(start))
-        x = torch.cat(whole, 1)
-        row, length = self.rows, x.shape[1]
-        self._make_room(row + 1, length + 1)
-        self._lengths.append(length)
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            self._arena[layer, 0, row, :, :length] = k[0]
-            self._arena[layer, 1, row, :, :length] = v[0]
-            return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-        return self._through(x, attend)
+        return torch.cat(whole, 1)[0]
 
     def step(self, tokens: Sequence[int], places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Give each row the token it drew, its ``places``-th; return the next latents and logits ``[rows, ...]``."""
@@ -148,7 +157,7 @@ class Gpt:
             keys[every, :, ends], values[every, :, ends] = k[:, :, 0], v[:, :, 0]
             return functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
 
-        return self._through(x[:, None], attend)
+        return self._through(x[:, None], attend, [0] * rows)
 
     def end(self, row: int) -> None:
         """Remove a row; the last one takes its place."""
@@ -164,15 +173,15 @@ class Gpt:
 
     # --- inside
 
-    def _through(self, x: Tensor, attend: Attend) -> tuple[Tensor, Tensor]:
-        """Run the layers; return the last token's latents and logits."""
+    def _through(self, x: Tensor, attend: Attend, ends: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Run the layers; return the latents and logits at each row's end."""
         rows, tokens, width = x.shape
         for i, layer in enumerate(self._layers):
             three, normalized = layer.before(x)
             q, k, v = three.view(rows, tokens, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
             gathered = attend(i, q, k, v).transpose(1, 2).reshape(rows, tokens, width)
             x = layer.behind(x, normalized, gathered)
-        latents = self._gpt.final_norm(self._gpt.gpt.ln_f(x[:, -1]))
+        latents = self._gpt.final_norm(self._gpt.gpt.ln_f(x[range(rows), ends]))
         return latents, self._gpt.mel_head(latents)
 
     def _make_room(self, rows: int, columns: int) -> None:

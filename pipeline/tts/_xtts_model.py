@@ -66,6 +66,7 @@ def load(folder: Path, device: str) -> Checkpoint:
     """Load the checkpoint in ``folder``. Blocks for seconds. Raises EngineUnavailable saying what is wrong with it."""
     config_json = _config_json(folder / "config.json")
     import_torchaudio()
+    importlib.import_module("transformers").logging.set_verbosity_error()  # it warns of GPT-2's defaults, unused here
     xtts_module = importlib.import_module("TTS.tts.models.xtts")
     config = _config(xtts_module, config_json, folder)
     xtts = _empty_model(xtts_module, config, folder / "vocab.json")
@@ -73,32 +74,6 @@ def load(folder: Path, device: str) -> Checkpoint:
     where = torch.device(device)
     speakers = _speakers(folder / SPEAKERS, where)
     return Checkpoint(_placed(xtts, where), config, where, speakers)
-
-
-def import_torchaudio() -> None:
-    """Import torchaudio, without its native library where that one was built for another torch.
-
-    Every torchaudio wheel in the registry is linked to CUDA, and there is none for the newest torch. XTTS resamples and
-    makes spectrograms with it, which needs no native code.
-    """
-    try:
-        importlib.import_module("torchaudio")
-    except (OSError, ImportError, RuntimeError, AttributeError) as error:
-        log.info("torchaudio's native library does not fit this torch and is left out: %s", str(error).split("\n")[0])
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
-            del sys.modules[name]
-        sys.modules["torchaudio._extension"] = _no_extension()
-        importlib.import_module("torchaudio")
-
-
-def _no_extension() -> types.ModuleType:
-    extension: Any = types.ModuleType("torchaudio._extension")
-    extension._IS_TORCHAUDIO_EXT_AVAILABLE = False
-    extension._IS_ALIGN_AVAILABLE = False
-    extension._check_cuda_version = lambda: None
-    extension.fail_if_no_align = lambda function: function
-    module: types.ModuleType = extension
-    return module
 
 
 def _config_json(path: Path) -> dict[str, Any]:

@@ -29,6 +29,11 @@ CHUNKS: Final = (4, 1, 2, 3, 5, 8, 12, 18, 27, 40)
 The first three only fill the vocoder's way, so that the first piece is 24 ms long: the next must come soon after it.
 """
 
+PROMPT_TOKENS: Final = 1_024
+"""Of sentences that begin together, read at once; the others wait meanwhile."""
+TOKENS_AROUND: Final = 35
+"""A voice has 32, a text its two ends, speech its start."""
+
 
 def chunks(sizes: Iterable[int] = CHUNKS) -> Iterator[int]:
     """Yield how many tokens each piece is made of; the last size again and again."""
@@ -131,13 +136,28 @@ class Speech:
                 self._rows.pop()
 
     def _join(self) -> None:
-        while self._waiting and len(self._rows) < self._most:
+        while joining := self._next():
+            rows = [self._row(sentence) for sentence in joining]
+            self._rows += rows
+            begun = self.gpt.begin([one.speaker.latents for one in joining], [one.text for one in joining])
+            self._draw(rows, *begun)
+
+    def _next(self) -> list[Sentence]:
+        """Take as many of those that wait as there is room for, and as are read in a step of usual length."""
+        taken: list[Sentence] = []
+        longest = 0
+        while self._waiting and len(self._rows) + len(taken) < self._most:
+            longest = max(longest, len(self._waiting[0].text) + TOKENS_AROUND)
+            if taken and longest * (len(taken) + 1) > PROMPT_TOKENS:
+                break
             sentence = self._waiting.popleft()
-            if sentence.closed:
-                continue
-            vocoding = Vocoding(self._decoder, sentence.speaker.embedding, sentence.speed)
-            self._rows.append(_Row(sentence, self.gpt.said_before(), vocoding))
-            self._draw(self._rows[-1:], *self.gpt.begin(sentence.speaker.latents, sentence.text))
+            if not sentence.closed:
+                taken.append(sentence)
+        return taken
+
+    def _row(self, sentence: Sentence) -> _Row:
+        vocoding = Vocoding(self._decoder, sentence.speaker.embedding, sentence.speed)
+        return _Row(sentence, self.gpt.said_before(), vocoding)
 
     def _advance(self) -> None:
         if self._rows:

@@ -54,7 +54,7 @@ HOME: dict[str, tuple[str, ...]] = {
     "pocketsphinx": ("pipeline/stt/",),
     "sqlalchemy": ("pipeline/catalogue.py", "pipeline/database.py", "pipeline/tables.py", "pipeline/migrations/"),
     "torch": ("pipeline/llm/", "pipeline/tts/"),
-    "torchaudio": ("pipeline/tts/",),
+    "torchaudio": ("pipeline/tts/", "pipeline/torch_audio.py"),
     "transformers": ("pipeline/llm/", "pipeline/tts/"),
     "TTS": ("pipeline/tts/",),
     "uvloop": ("media_server/",),

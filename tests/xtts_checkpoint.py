@@ -19,7 +19,7 @@ pytest.importorskip("TTS", reason="the extra xtts is not installed: pip install 
 
 import torch
 
-from pipeline.tts._xtts_model import import_torchaudio
+from pipeline.torch_audio import import_torchaudio
 
 torch.set_num_threads(1)
 import_torchaudio()

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import EngineUnavailable
 from pipeline.events import Message
+from pipeline.torch_audio import import_torchaudio
 
 from ._batch import Batch
 from ._chat import Chat
@@ -40,6 +41,8 @@ class Options:
 def load(checkpoint: Checkpoint, options: Options) -> tuple[Chat, Batch]:
     """Load it, run it once, and return its two halves. Blocks. Raises EngineUnavailable in one line."""
     import torch
+
+    import_torchaudio()
     from transformers import AutoTokenizer
 
     _quiet()

@@ -7,8 +7,6 @@ import importlib
 import json
 import logging
 import re
-import sys
-import types
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import EngineUnavailable
+from pipeline.torch_audio import import_torchaudio
 
 log = logging.getLogger(__name__)
 

@@ -378,11 +378,12 @@ def test_an_incomplete_model_says_what_it_lacks(
     assert faster_whisper.describe(settings).lacks == str(refusal.value)
 
 
-def test_a_damaged_model_is_refused(models: Callable[..., Path], tmp_path: Path) -> None:
-    whole = (models(THANKS) / "model.bin").read_bytes()
+@pytest.mark.parametrize("file", ["model__bin", "config__json", "tokenizer__json", "vocabulary__json"])
+def test_a_damaged_model_is_refused(models: Callable[..., Path], tmp_path: Path, file: str) -> None:
+    whole = (models(THANKS) / file.replace("__", ".")).read_bytes()
     for content in (b"", b"x" * 1000, whole[: len(whole) // 2]):
         with pytest.raises(EngineUnavailable, match=r"a model that runs here: .* on cpu as int8: "):
-            faster_whisper.create(broken(models, tmp_path, model__bin=content))
+            faster_whisper.create(broken(models, tmp_path, **{file: content}))
 
 
 @pytest.mark.parametrize(

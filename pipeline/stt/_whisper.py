@@ -107,7 +107,7 @@ class Whisper:
             self.multilingual = bool(self._model.model.is_multilingual)
             self._prompts: dict[str, list[int]] = {}
             self.hear([Speech(silence(SPEECH_RATE_HZ), None)])
-        except (RuntimeError, ValueError, OSError, EngineError) as error:
+        except Exception as error:  # each of its three libraries has its own, and tokenizers plain Exceptions
             name = f"{settings.model} on {settings.device} as {settings.compute_type}"
             raise EngineUnavailable(f"a model that runs here: {name}: {' '.join(str(error).split()):.300}") from error
 

@@ -71,10 +71,11 @@ class WhisperUtterance:
             if self._audio.ended:
                 return
             begin_s, begin_samples = loop.time(), self._audio.samples
-            if (heard := await self._look()) is not None:
-                yield heard
+            heard = await self._look()
             took_samples = int((loop.time() - begin_s) * SPEECH_RATE_HZ)
             wait_samples = begin_samples + max(self._step_samples, 2 * took_samples)
+            if heard is not None:
+                yield heard
 
     async def _look(self) -> Heard | None:
         """Return what is said so far, None if the utterance ends first: its final words are asked for then."""

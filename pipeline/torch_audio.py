@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 def import_torchaudio() -> None:
     """Import torchaudio if it is installed, without its native library where that was built for another torch.
 
-    Every torchaudio wheel in the registry is linked to CUDA, and there is none for the newest torch. transformers imports
-    it wherever it is installed; XTTS resamples and makes spectrograms with it, which needs no native code. Idempotent.
+    Every torchaudio wheel in the registry is linked to CUDA, and there is none for the newest torch. transformers
+    imports it wherever it is installed; XTTS resamples and makes spectrograms with it, which needs no native code.
+    Idempotent.
     """
     if find_spec("torchaudio") is None:
         return

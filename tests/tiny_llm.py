@@ -8,6 +8,8 @@ from typing import Any
 
 from pipeline.torch_audio import import_torchaudio
 
+import_torchaudio()  # before anything imports transformers, which breaks on a broken one
+
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
@@ -26,7 +28,6 @@ MAX_TOKENS = 4096
 
 def tokenizer(template: str | None = TEMPLATE, words: str = "") -> Any:
     """Return a byte-level tokenizer that was trained on a few sentences and ``words``."""
-    import_torchaudio()
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -81,8 +81,12 @@ def run(main: Coroutine[Any, Any, None], created: object) -> None:
     asyncio.run(tidy())
 
 
+ELSEWHERE = {"xtts": "tests/test_xtts.py: random weights say nothing of any length"}
+"""Engines that are held to the contract in a file of their own, and why."""
+
+
 def each(kind: Kind) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("name", names(kind))
+    return pytest.mark.parametrize("name", [name for name in names(kind) if name not in ELSEWHERE])
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in names(kind)])

@@ -73,8 +73,9 @@ async def speech(
 
 
 def test_it_streams_whole_sentences_at_its_rate(make: Make) -> None:
+    tts = make()
+
     async def main() -> None:
-        tts = make()
         assert isinstance(tts, TextToSpeech) and clones(tts) and tts.rate_hz == 24_000
         pieces = [pcm async for pcm in tts.synthesize("Hello there.", None, "en", 1.0)]
         assert all(pcm.dtype == np.int16 and pcm.flags.owndata and len(pcm) for pcm in pieces)
@@ -85,8 +86,9 @@ def test_it_streams_whole_sentences_at_its_rate(make: Make) -> None:
 
 
 def test_a_seed_makes_speech_repeatable_and_none_does_not(make: Make) -> None:
+    seeded, other, free = make(), make(VOCAL_XTTS_SEED="2"), make(VOCAL_XTTS_SEED="")
+
     async def main() -> None:
-        seeded, other, free = make(), make(VOCAL_XTTS_SEED="2"), make(VOCAL_XTTS_SEED="")
         assert np.array_equal(await speech(seeded), await speech(seeded))
         assert not np.array_equal(await speech(seeded), await speech(other))
         assert not np.array_equal(await speech(free), await speech(free))
@@ -95,23 +97,26 @@ def test_a_seed_makes_speech_repeatable_and_none_does_not(make: Make) -> None:
 
 
 def test_voices_are_speakers_of_the_checkpoint_or_samples(make: Make, tmp_path: Path) -> None:
+    tts = make()
+    sample = f"sample:{write_sample(tmp_path)}"
+    by_name, by_sample = make(VOCAL_XTTS_VOICE="Beta Tester"), make(VOCAL_XTTS_VOICE=sample)
+
     async def main() -> None:
-        tts = make()
-        sample = f"sample:{write_sample(tmp_path)}"
         alpha, beta, cloned = await speech(tts), await speech(tts, voice="beta tester"), await speech(tts, voice=sample)
         assert not np.array_equal(alpha, beta) and not np.array_equal(alpha, cloned)
-        assert np.array_equal(beta, await speech(make(VOCAL_XTTS_VOICE="Beta Tester")))
-        assert np.array_equal(cloned, await speech(make(VOCAL_XTTS_VOICE=sample)))
+        assert np.array_equal(beta, await speech(by_name))
+        assert np.array_equal(cloned, await speech(by_sample))
 
     asyncio.run(main())
 
 
 def test_a_checkpoint_without_speakers_needs_a_sample(make: Make, checkpoint: model.Checkpoint, tmp_path: Path) -> None:
+    tts, sample = make(replace(checkpoint, speakers={})), write_sample(tmp_path)
+
     async def main() -> None:
-        tts = make(replace(checkpoint, speakers={}))
         with pytest.raises(NotOffered, match="without speakers_xtts"):
             await speech(tts)
-        assert len(await speech(tts, voice=f"sample:{write_sample(tmp_path)}")) == WHOLE_SAMPLES
+        assert len(await speech(tts, voice=f"sample:{sample}")) == WHOLE_SAMPLES
 
     asyncio.run(main())
 
@@ -125,8 +130,9 @@ def test_a_checkpoint_without_speakers_needs_a_sample(make: Make, checkpoint: mo
     ],
 )
 def test_voices_that_are_not_there_are_an_error(make: Make, voice: str, error: type[EngineError], words: str) -> None:
+    tts = make()
+
     async def main() -> None:
-        tts = make()
         with pytest.raises(error, match=words):
             await speech(tts, voice=voice)
         assert len(await speech(tts)) == WHOLE_SAMPLES
@@ -183,8 +189,9 @@ def test_numbers_and_abbreviations_are_read_as_the_model_s_own_cleaner_reads_the
     ],
 )
 def test_what_cannot_be_spoken_is_the_caller_s_error(make: Make, text: str, language: str, words: str) -> None:
+    tts = make()
+
     async def main() -> None:
-        tts = make()
         with pytest.raises(NotOffered, match=words) as raised:
             await speech(tts, text, language=language)
         assert len(str(raised.value)) < 300
@@ -211,11 +218,8 @@ def test_long_texts_are_cut_at_sentences_into_what_the_model_speaks_well(texts: 
 
 
 def test_a_long_text_is_spoken_piece_after_piece(make: Make) -> None:
-    async def main() -> None:
-        text = "The quick brown fox jumps over the lazy dog. " * 10
-        assert len(await speech(make(), text)) == 2 * WHOLE_SAMPLES
-
-    asyncio.run(main())
+    text = "The quick brown fox jumps over the lazy dog. " * 10
+    assert len(asyncio.run(speech(make(), text))) == 2 * WHOLE_SAMPLES
 
 
 @pytest.mark.parametrize(("asked", "spoken"), [(0.8, 0.8), (1.5, 1.5), (0.1, 0.5), (9.0, 2.0)])
@@ -231,8 +235,9 @@ def test_tokens_are_drawn_as_the_checkpoint_says_but_for_the_temperature_that_is
 
 
 def test_closing_stops_after_the_step_it_is_at(make: Make) -> None:
+    tts = make()
+
     async def main() -> None:
-        tts = make()
         async with closing(tts.synthesize("Hello there.", None, "en", 1.0)) as pieces:
             await anext(pieces)
             (row,) = tts._speech._rows
@@ -244,8 +249,9 @@ def test_closing_stops_after_the_step_it_is_at(make: Make) -> None:
 
 
 def test_canceling_one_of_two_in_the_middle_of_a_step_leaves_the_other_alone(make: Make) -> None:
+    tts = make()
+
     async def main() -> None:
-        tts = make()
         alone = await speech(tts, "how are you")
         canceled = asyncio.create_task(speech(tts, "the quick brown fox"))
         async with closing(tts.synthesize("how are you", None, "en", 1.0)) as pieces:
@@ -261,8 +267,9 @@ def test_canceling_one_of_two_in_the_middle_of_a_step_leaves_the_other_alone(mak
 
 
 def test_calls_speak_at_the_same_time_and_none_waits_for_another_s_end(make: Make) -> None:
+    tts = make()
+
     async def main() -> None:
-        tts = make()
         begun: list[str] = []
         ended: list[str] = []
 
@@ -280,8 +287,9 @@ def test_calls_speak_at_the_same_time_and_none_waits_for_another_s_end(make: Mak
 
 
 def test_nothing_is_left_of_a_hundred_that_were_opened_and_closed(make: Make) -> None:
+    tts = make()
+
     async def main() -> None:
-        tts = make()
         for i in range(100):
             async with closing(tts.synthesize("how are you", None, "en", 1.0)) as pieces:
                 if i % 3:
@@ -294,8 +302,9 @@ def test_nothing_is_left_of_a_hundred_that_were_opened_and_closed(make: Make) ->
 
 
 def test_closing_the_engine_ends_what_it_says(make: Make) -> None:
+    tts = make()
+
     async def main() -> None:
-        tts = make()
         async with closing(tts.synthesize("Hello there.", None, "en", 1.0)) as pieces:
             await anext(pieces)
             tts.close()
@@ -312,6 +321,8 @@ def test_closing_the_engine_ends_what_it_says(make: Make) -> None:
         ({"VOCAL_XTTS_TEMPERATURE": "0"}, "at least 0.01"),
         ({"VOCAL_XTTS_STREAMS": "0"}, "VOCAL_XTTS_STREAMS must be at least 1"),
         ({"VOCAL_XTTS_SEED": "x"}, "VOCAL_XTTS_SEED must be a number"),
+        ({"VOCAL_XTTS_VOICE": "nobody"}, "VOCAL_XTTS_VOICE: .*no voice 'nobody'"),
+        ({"VOCAL_XTTS_VOICE": "sample:" + "0" * 64}, "VOCAL_XTTS_VOICE: .*no voice sample"),
     ],
 )
 def test_settings_that_cannot_be_are_named(make: Make, settings: dict[str, str], words: str) -> None:

@@ -197,34 +197,34 @@ def test_a_device_that_is_not_there_is_named(folder: Path, device: str, words: s
 # --- voices
 
 
-def speaker(latents: Latents, data: Path, sample: str) -> model.Speaker:
-    return latents.of(sample, VoiceSamples(data / "voices").path(sample))
+def latents_in(data: Path, checkpoint: model.Checkpoint) -> Latents:
+    return Latents(checkpoint, data / "latents", VoiceSamples(data / "voices"))
 
 
 def test_latents_are_those_that_the_library_computes(loaded: model.Checkpoint, tmp_path: Path) -> None:
-    found = speaker(Latents(loaded, tmp_path / "latents"), tmp_path, write_sample(tmp_path))
+    found = latents_in(tmp_path, loaded).of(write_sample(tmp_path))
     assert found.latents.shape == (1, 32, 64) and found.embedding.shape == (1, 512, 1)
-    other = speaker(Latents(loaded, tmp_path / "latents"), tmp_path, write_sample(tmp_path, hz=220.0))
+    other = latents_in(tmp_path, loaded).of(write_sample(tmp_path, hz=220.0))
     assert not torch.allclose(found.latents, other.latents, atol=1e-6)
     assert not torch.allclose(found.embedding, other.embedding, atol=1e-6)
 
 
 def test_a_voice_is_computed_once_also_after_a_restart(loaded: model.Checkpoint, tmp_path: Path) -> None:
-    sample, first = write_sample(tmp_path), Latents(loaded, tmp_path / "latents")
-    found = speaker(first, tmp_path, sample)
-    assert speaker(first, tmp_path, sample) is found and first.computed == 1
-    second = Latents(loaded, tmp_path / "latents")
-    kept = speaker(second, tmp_path, sample)
+    sample, first = write_sample(tmp_path), latents_in(tmp_path, loaded)
+    found = first.of(sample)
+    assert first.of(sample) is found and first.computed == 1
+    second = latents_in(tmp_path, loaded)
+    kept = second.of(sample)
     assert second.computed == 0
     assert torch.equal(kept.latents, found.latents) and torch.equal(kept.embedding, found.embedding)
 
 
 def test_a_changed_model_computes_it_anew(loaded: model.Checkpoint, tmp_path: Path) -> None:
     sample = write_sample(tmp_path)
-    before = speaker(Latents(loaded, tmp_path / "latents"), tmp_path, sample)
+    before = latents_in(tmp_path, loaded).of(sample)
     changed = model.load(write_checkpoint(tmp_path / "changed", seed=5), "cpu")
-    again = Latents(changed, tmp_path / "latents")
-    after = speaker(again, tmp_path, sample)
+    again = latents_in(tmp_path, changed)
+    after = again.of(sample)
     assert again.computed == 1 and not torch.allclose(before.latents, after.latents)
     assert len(list((tmp_path / "latents").iterdir())) == 2
 
@@ -237,21 +237,21 @@ def test_how_the_sample_is_used_belongs_to_the_model(folder: Path, loaded: model
 @pytest.mark.parametrize("rubbish", [b"", b"\x80\x04pickle", b"\x08\0\0\0\0\0\0\0{}      "])
 def test_a_damaged_file_is_computed_again(loaded: model.Checkpoint, tmp_path: Path, rubbish: bytes) -> None:
     sample = write_sample(tmp_path)
-    found = speaker(Latents(loaded, tmp_path / "latents"), tmp_path, sample)
+    found = latents_in(tmp_path, loaded).of(sample)
     (file,) = (tmp_path / "latents").iterdir()
     file.write_bytes(rubbish)
-    again = Latents(loaded, tmp_path / "latents")
-    assert torch.equal(speaker(again, tmp_path, sample).latents, found.latents) and again.computed == 1
-    third = Latents(loaded, tmp_path / "latents")
-    speaker(third, tmp_path, sample)
+    again = latents_in(tmp_path, loaded)
+    assert torch.equal(again.of(sample).latents, found.latents) and again.computed == 1
+    third = latents_in(tmp_path, loaded)
+    third.of(sample)
     assert third.computed == 0
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(loaded: model.Checkpoint, tmp_path: Path) -> None:
     sample = write_sample(tmp_path)
     (tmp_path / "latents").write_text("a file in its place")
-    latents = Latents(loaded, tmp_path / "latents")
-    assert speaker(latents, tmp_path, sample) is speaker(latents, tmp_path, sample)
+    latents = latents_in(tmp_path, loaded)
+    assert latents.of(sample) is latents.of(sample)
     assert latents.computed == 1
 
 
@@ -261,25 +261,35 @@ def test_the_voices_used_longest_ago_leave_memory_and_disk(
     monkeypatch.setattr(latents_module, "IN_MEMORY", 2)
     monkeypatch.setattr(latents_module, "ON_DISK", 2)
     one, two, three = (write_sample(tmp_path, hz=hz) for hz in (100.0, 150.0, 200.0))
-    latents = Latents(loaded, tmp_path / "latents")
+    latents = latents_in(tmp_path, loaded)
     for age, sample in enumerate((one, two)):
-        speaker(latents, tmp_path, sample)
+        latents.of(sample)
         os.utime(latents._file(sample), (age, age))
-    speaker(latents, tmp_path, one)
-    speaker(latents, tmp_path, three)
+    latents.of(one)
+    latents.of(three)
     assert list(latents._memory) == [one, three]
     assert not latents._file(one).exists() and latents._file(three).exists()
-    speaker(latents, tmp_path, two)
+    latents.of(two)
     assert latents.computed == 3  # it was on the disk
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\x24\0\0\0WAVEfmt "])
 def test_a_sample_that_cannot_be_read_is_an_error(loaded: model.Checkpoint, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "sample.wav").write_bytes(content)
+    sample = write_sample(tmp_path)
+    (tmp_path / "voices" / f"{sample}.wav").write_bytes(content)
     with pytest.raises(EngineError, match="voice sample"):
-        Latents(loaded, tmp_path / "latents").of("0" * 64, tmp_path / "sample.wav")
+        latents_in(tmp_path, loaded).of(sample)
 
 
-def test_a_sample_that_is_gone_is_an_error_once_it_is_unknown(loaded: model.Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="cannot be read"):
-        Latents(loaded, tmp_path / "latents").of("0" * 64, tmp_path / "gone.wav")
+def test_a_deleted_sample_takes_its_voice_with_it(loaded: model.Checkpoint, tmp_path: Path) -> None:
+    latents = latents_in(tmp_path, loaded)
+    gone, kept = write_sample(tmp_path, hz=100.0), write_sample(tmp_path, hz=150.0)
+    latents.of(gone)
+    latents.of(kept)
+    (tmp_path / "voices" / f"{gone}.wav").unlink()
+    with pytest.raises(EngineError, match="no voice sample"):
+        latents.of(gone)
+    again = latents_in(tmp_path, loaded)
+    assert [file.name[:64] for file in (tmp_path / "latents").iterdir()] == [kept]
+    again.of(kept)
+    assert again.computed == 0

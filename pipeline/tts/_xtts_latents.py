@@ -10,6 +10,8 @@ import os
 import tempfile
 import wave
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from pipeline.errors import EngineError
+from pipeline.voices import VoiceSamples
 
 from ._xtts_model import Checkpoint, Speaker
 
@@ -36,18 +39,23 @@ UNFINISHED: Final = ".unfinished-"
 class Latents:
     """The voices that samples have, for one checkpoint. Blocks; not for two threads at once.
 
-    ``computed`` counts how often the model was asked.
+    A sample that was deleted takes its voice with it: at once for whoever asks, from the disk at the next start or with
+    the next new voice. ``computed`` counts how often the model was asked.
     """
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path) -> None:
+    def __init__(self, checkpoint: Checkpoint, folder: Path, samples: VoiceSamples) -> None:
         self.computed = 0
         self._checkpoint = checkpoint
         self._folder = folder
+        self._samples = samples
         self._model = checkpoint.fingerprint()
         self._memory: OrderedDict[str, Speaker] = OrderedDict()
+        with _unless_the_disk_says_no():
+            self._tidy()
 
-    def of(self, sha256: str, sample: Path) -> Speaker:
-        """Return the voice of a sample, whose file is asked for only if it is new. Raises EngineError."""
+    def of(self, sha256: str) -> Speaker:
+        """Return the voice of a sample. Raises EngineError where there is none, or none that can be read."""
+        sample = self._samples.path(sha256)
         known = self._memory.pop(sha256, None) or self._read(sha256)
         self._memory[sha256] = speaker = known or self._compute(sha256, sample)
         if len(self._memory) > IN_MEMORY:
@@ -55,7 +63,7 @@ class Latents:
         return speaker
 
     def _file(self, sha256: str) -> Path:
-        return self._folder / f"{sha256[:32]}-{self._model[:32]}.safetensors"
+        return self._folder / f"{sha256}-{self._model[:32]}.safetensors"
 
     def _read(self, sha256: str) -> Speaker | None:
         path = self._file(sha256)
@@ -79,22 +87,40 @@ class Latents:
         with torch.inference_mode():
             speaker = compute(self._checkpoint, sample)
         file = save({"latents": speaker.latents.cpu().contiguous(), "embedding": speaker.embedding.cpu().contiguous()})
-        try:
+        with _unless_the_disk_says_no():
             self._write(self._file(sha256), file)
-        except OSError as error:  # the voice is there all the same, until the next start
-            log.warning("the latents of a voice cannot be kept in VOCAL_DATA_DIR: %s", error.strerror)
         return speaker
 
     def _write(self, path: Path, file: bytes) -> None:
-        """Give it its name when it is whole; the oldest make room."""
+        """Give it its name when it is whole."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = sorted(self._folder.glob("*.safetensors"), key=lambda old: old.stat().st_mtime)
-        for old in kept[: max(0, len(kept) + 1 - ON_DISK)]:
-            old.unlink(missing_ok=True)
+        self._tidy()
         descriptor, unfinished = tempfile.mkstemp(prefix=UNFINISHED, dir=self._folder)
         with os.fdopen(descriptor, "wb") as new:
             new.write(file)
         os.replace(unfinished, path)
+
+    def _tidy(self) -> None:
+        """Remove what belongs to no sample any more, and the oldest if there is no room for another."""
+        files = sorted(self._folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+        kept = [file for file in files if self._has_sample(file.name.partition("-")[0])]
+        for file in {*files} - {*kept[-(ON_DISK - 1) :]}:
+            file.unlink(missing_ok=True)
+
+    def _has_sample(self, sha256: str) -> bool:
+        try:
+            return self._samples.path(sha256).is_file()
+        except EngineError:
+            return False
+
+
+@contextmanager
+def _unless_the_disk_says_no() -> Iterator[None]:
+    """Go on without: a voice that is not kept is there all the same, until the next start."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("the latents of voices cannot be kept in VOCAL_DATA_DIR: %s", error.strerror)
 
 
 def compute(checkpoint: Checkpoint, sample: Path) -> Speaker:

@@ -109,12 +109,17 @@ class XttsTextToSpeech:
 class Voices:
     """The checkpoint's own speakers, and those that samples have. Blocks; not for two threads at once."""
 
-    def __init__(self, checkpoint: Checkpoint, latents: Latents, samples: VoiceSamples, default: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, latents: Latents, default: str) -> None:
+        """``default`` is the voice of whoever names none; empty, the first speaker is. Raises EngineUnavailable."""
         self._speakers = {name.lower(): speaker for name, speaker in checkpoint.speakers.items()}
         self._names = list(checkpoint.speakers)
         self._latents = latents
-        self._samples = samples
         self._default = default or next(iter(self._names), None)
+        try:
+            if default:
+                self.find(default)
+        except EngineError as error:
+            raise EngineUnavailable(f"VOCAL_XTTS_VOICE: {error}") from error
 
     def find(self, voice: str | None) -> Speaker:
         """Return a voice; a sample that is new to this model is listened to first. Raises NotOffered, EngineError."""
@@ -123,8 +128,7 @@ class Voices:
             what = "tts xtts has no voice of its own: this checkpoint came without speakers_xtts.pth"
             raise NotOffered(f"{what}; clone one from a sample, or set VOCAL_XTTS_VOICE")
         if wanted.startswith(SAMPLE_PREFIX):
-            sha256 = wanted.removeprefix(SAMPLE_PREFIX)
-            return self._latents.of(sha256, self._samples.path(sha256))
+            return self._latents.of(wanted.removeprefix(SAMPLE_PREFIX))
         if (speaker := self._speakers.get(wanted.lower())) is None:
             known = f"; among others it has {', '.join(self._names[:5])}" if self._names else ""
             raise NotOffered(f"tts xtts has no voice {wanted[:64]!r}: name one of its speakers or a sample{known}")
@@ -196,7 +200,7 @@ def assemble(checkpoint: Checkpoint, settings: Settings) -> XttsTextToSpeech:
     speech = Speech(gpt, checkpoint.xtts.hifigan_decoder, drawing, streams(checkpoint, gpt, settings))
     texts = Texts(checkpoint.xtts.tokenizer, checkpoint.config.languages, gpt.max_text_tokens)
     data = Path(settings.get("VOCAL_DATA_DIR", "").strip() or "data")
-    latents, samples = Latents(checkpoint, data / "latents"), VoiceSamples(data / "voices")
-    voices = Voices(checkpoint, latents, samples, settings.get("VOCAL_XTTS_VOICE", "").strip())
+    latents = Latents(checkpoint, data / "latents", VoiceSamples(data / "voices"))
+    voices = Voices(checkpoint, latents, settings.get("VOCAL_XTTS_VOICE", "").strip())
     warm(speech, checkpoint)
     return XttsTextToSpeech(voices, texts, speech, seed if seed >= 0 else None)

@@ -89,7 +89,11 @@ def test_finetuned_and_released_layouts_load_alike(folder: Path, loaded: model.C
     weights = torch.load(folder / "model.pth", weights_only=True)["model"]
     config = XttsConfig()
     config.load_json(str(folder / "config.json"))
-    doubled = {"gpt.gpt.wte.weight": weights["gpt.mel_embedding.weight"]}
+    doubled = {
+        "gpt.gpt.wte.weight": weights["gpt.mel_embedding.weight"],
+        "gpt.gpt_inference.lm_head.1.bias": weights["gpt.mel_head.bias"],
+        "gpt.gpt.h.0.attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.bool),
+    }
     trained = {"torch_mel_spectrogram_dvae.mel_norms": torch.ones(80), "dvae.codebook": torch.ones(2)}
     finetuned = {f"xtts.{name}": weight for name, weight in (weights | trained).items()}
     layouts: list[tuple[object, dict[str, Any]]] = [

@@ -182,6 +182,26 @@ def test_nothing_is_vocoded_twice(
     assert streamed.multiplied <= 1.3 * whole.multiplied
 
 
+def kept_bytes(state: object) -> int:
+    """Sum up the memory behind all tensors that an object of ours reaches, but for the model's."""
+    if isinstance(state, Tensor):
+        return int(state.untyped_storage().nbytes())
+    if isinstance(state, list | tuple):
+        return sum(map(kept_bytes, state))
+    ours = type(state).__module__ == Vocoding.__module__
+    return sum(map(kept_bytes, vars(state).values())) if ours else 0
+
+
+def test_what_is_kept_between_pieces_is_small_however_long_they_are(checkpoint: model.Checkpoint) -> None:
+    vocoding = Vocoding(checkpoint.xtts.hifigan_decoder, checkpoint.speakers["Alpha Tester"].embedding)
+    after: list[int] = []
+    with torch.inference_mode():
+        for size in (20, 200):
+            vocoding.push(torch.randn(size, checkpoint.xtts.gpt.model_dim), False)
+            after.append(kept_bytes(vocoding))
+    assert 10_000 < after[1] < 1.1 * after[0] < 500_000
+
+
 @pytest.mark.parametrize("factor", [4.0, 24_000 / 22_050, 1 / 0.5, 1 / 1.3, 1 / 2.0])
 @pytest.mark.parametrize("size", [1, 3, 50])
 def test_stretching_in_pieces_is_interpolating_at_once(factor: float, size: int) -> None:

@@ -26,6 +26,8 @@ SPEAKERS: Final = "speakers_xtts.pth"
 TRAINED_ONLY: Final = ("torch_mel_spectrogram_style_encoder.", "torch_mel_spectrogram_dvae.", "dvae.")
 DOUBLED: Final = ("gpt.gpt_inference.", "gpt.gpt.wte.", "gpt.gpt.wpe.")
 """Weights that older checkpoints hold a second time."""
+MASKS: Final = (".attn.bias", ".attn.masked_bias")
+"""What older versions of transformers stored with GPT-2."""
 
 _CODE = re.compile(r"unsupported global:? (?:GLOBAL )?([\w.]{1,80})", re.IGNORECASE)
 """How torch names what a pickle would call."""
@@ -151,7 +153,8 @@ def _weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise EngineUnavailable(f"{path} holds no weights of a model")
     named = {str(name).removeprefix("xtts."): weight for name, weight in weights.items()}
-    return {name: weight for name, weight in named.items() if not name.startswith((*TRAINED_ONLY, *DOUBLED))}
+    unused = {name for name in named if name.startswith((*TRAINED_ONLY, *DOUBLED)) or name.endswith(MASKS)}
+    return {name: weight for name, weight in named.items() if name not in unused}
 
 
 def _fill(xtts: Any, weights: dict[str, Tensor], folder: Path) -> None:

@@ -4,6 +4,8 @@ HiFi-GAN is a stack of convolutions: a sample depends on 13 frames of 256 sample
 that overlap again with every piece, every convolution keeps the last inputs that its next outputs need, and gives the
 outputs that no later input can change. What comes out, put together, is what the whole sentence gives at once; it is
 late by the 13 frames (three tokens), which the last piece makes up for.
+
+What is kept is copied (``clone``): a view would keep all of a piece in memory, 300 MB for a long one.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Stretch:
         made = torch.lerp(kept[..., left - self._first], kept[..., right - self._first], (at - left).to(frames.dtype))
         self._made += len(at)
         first = min(taken, max(0, math.floor(self._source(self._made))))
-        self._kept, self._first = kept[..., first - self._first :], first
+        self._kept, self._first = kept[..., first - self._first :].clone(), first
         return made
 
     def _source(self, made: float) -> float:
@@ -68,7 +70,7 @@ class _Waiting:
     def take(self, samples: int) -> Tensor:
         """Remove the first ones."""
         assert self._kept is not None
-        taken, self._kept = self._kept[..., :samples], self._kept[..., samples:]
+        taken, self._kept = self._kept[..., :samples], self._kept[..., samples:].clone()
         return taken
 
 
@@ -87,7 +89,7 @@ class _Convolution:
         if kept.shape[-1] <= 2 * self._reach:
             self._kept = kept
             return kept.new_zeros(1, self._layer.out_channels, 0)
-        self._kept = kept[..., -2 * self._reach :]
+        self._kept = kept[..., -2 * self._reach :].clone()
         return functional.conv1d(kept, self._layer.weight, self._layer.bias, dilation=self._layer.dilation)
 
 
@@ -108,7 +110,7 @@ class _Upsampling:
         blocks = kept.shape[-1] - 1
         if not blocks:
             return kept.new_zeros(1, self._layer.out_channels, 0)
-        self._kept = kept[..., -1:]
+        self._kept = kept[..., -1:].clone()
         whole = functional.conv_transpose1d(kept, self._layer.weight, self._layer.bias, self._stride)
         begin = self._stride + self._to_trim
         end = self._stride * (1 + blocks) - (self._trim if last else 0)

@@ -250,7 +250,7 @@ def test_an_answer_that_is_canceled_before_it_begins_never_runs(
             await task
         canceled.set()
         await asyncio.sleep(0.3)
-        assert len(steps) <= (1 if where == "request" else 0)
+        assert len(steps) <= (2 if where == "request" else 0), "the step that had begun, and at most one more"
         assert llm._batch._open == {}
 
     with engine(endless_model, max_tokens=3000) as llm:

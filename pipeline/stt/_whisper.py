@@ -1,7 +1,7 @@
 """Whisper on CTranslate2, a batch of utterances at a time.
 
 Whisper hears 30 s, padded with silence, and its encoder is most of the work on a CPU. Given only the utterance and five
-seconds of that silence it says the same words for an eighth of the work (docs/engines_whisper.md), but for an utterance
+seconds of that silence it says the same words for an eighth of the work (docs/engines.md), but for an utterance
 in a hundred, over which it begins to repeat itself: those are decoded again with all of the silence.
 """
 

@@ -80,8 +80,11 @@ def gpt_for(gpt: Any, settings: Settings) -> Gpt:
 def _why_not(gpt: Any, settings: Settings) -> str | None:
     if settings.get("VOCAL_XTTS_DEEPSPEED", "").strip().lower() in OFF:
         return "VOCAL_XTTS_DEEPSPEED says so"
-    if gpt.mel_embedding.weight.device.type != "cuda":
+    device = gpt.mel_embedding.weight.device
+    if device.type != "cuda":
         return "it needs a GPU"
+    if device.index:
+        return "it runs on the first GPU only; CUDA_VISIBLE_DEVICES makes another one the first"
     if find_spec("deepspeed") is None:
         return "it is not installed (pip install 'vocal-node[deepspeed]')"
     return None

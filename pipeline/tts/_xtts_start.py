@@ -32,8 +32,9 @@ def device(settings: Settings) -> str:
     wanted = settings.get("VOCAL_XTTS_DEVICE", "").strip().lower()
     if wanted and not re.fullmatch(r"cpu|cuda(:\d+)?", wanted):
         raise EngineUnavailable(f"VOCAL_XTTS_DEVICE must be cpu, cuda or cuda:1, ..., not {wanted[:20]!r}")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise EngineUnavailable(f"VOCAL_XTTS_DEVICE={wanted}: torch {torch.__version__} finds no GPU")
+    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= torch.cuda.device_count():
+        found = f"torch {torch.__version__} finds {torch.cuda.device_count()} GPUs"
+        raise EngineUnavailable(f"VOCAL_XTTS_DEVICE={wanted} is not there: {found}")
     # half of them: where all cores spin for each other, a step takes many times as long
     torch.set_num_threads(int(number(settings, "VOCAL_XTTS_THREADS", max(1, (os.cpu_count() or 2) // 2), least=1)))
     torch.set_float32_matmul_precision("high")

@@ -177,6 +177,7 @@ def create(settings: Settings) -> XttsTextToSpeech:
     folder = _folder(settings)
     if (missing := _lacks(settings)) is not None or folder is None:
         raise EngineUnavailable(missing or INSTALL)
+    log.info("tts xtts: loading %s, %.1f GB", folder, (folder / "model.pth").stat().st_size / 1e9)
     began_s = time.perf_counter()
     from ._xtts_model import load
     from ._xtts_start import device

@@ -9,6 +9,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -44,41 +45,24 @@ def chunks(sizes: Iterable[int] = CHUNKS) -> Iterator[int]:
         yield size
 
 
+@dataclass(slots=True, eq=False)
 class Sentence:
     """One text in one voice, at most ``Gpt.max_tokens`` long.
 
     ``pieces`` are its sound so far and the reader's to take; ``ended`` says that no more will come, ``error`` why, and
-    a reader that sets ``closed`` gets nothing from the next step on.
+    a reader that sets ``closed`` gets nothing from the next step on. ``sizes`` are the pieces' tokens.
     """
 
-    def __init__(
-        self, text: Sequence[int], speaker: Speaker, speed: float, seed: int | None, sizes: Iterable[int] = CHUNKS
-    ) -> None:
-        self.text = text
-        self.speaker = speaker
-        self.speed = speed
-        self.pieces: deque[Pcm] = deque()
-        self.ended = False
-        self.closed = False
-        self.error: EngineError | None = None
-        self.tokens: list[int] = []
-        self.chance = random.Random(seed)
-        self._sizes = chunks(sizes)
-        self._due = next(self._sizes)
-        self._latents: list[Tensor] = []
-
-    def add(self, token: int, latent: Tensor) -> None:
-        """Take the latent that led to ``token``; the token that ends a sentence is one of them."""
-        self.tokens.append(token)
-        self._latents.append(latent)
-
-    def due(self, ended: bool) -> Tensor | None:
-        """Return the latents to be vocoded, if it is time."""
-        if len(self._latents) < self._due and not ended:
-            return None
-        taken, self._latents = torch.stack(self._latents), []
-        self._due = next(self._sizes)
-        return taken
+    text: Sequence[int]
+    speaker: Speaker
+    speed: float = 1.0
+    seed: int | None = None
+    sizes: Iterable[int] = CHUNKS
+    pieces: deque[Pcm] = field(default_factory=deque)
+    tokens: list[int] = field(default_factory=list)
+    closed: bool = False
+    ended: bool = False
+    error: EngineError | None = None
 
     def end(self, error: EngineError | None = None) -> None:
         """No more will come."""
@@ -87,12 +71,29 @@ class Sentence:
 
 
 class _Row:
-    """A sentence in the batch, with what the model keeps of it on the device."""
+    """A sentence in the batch, with what is kept of it from step to step."""
 
     def __init__(self, sentence: Sentence, said: Tensor, vocoding: Vocoding) -> None:
         self.sentence = sentence
         self.said = said
-        self.vocoding = vocoding
+        self.chance = random.Random(sentence.seed)
+        self._vocoding = vocoding
+        self._sizes = chunks(sentence.sizes)
+        self._due = next(self._sizes)
+        self._latents: list[Tensor] = []
+
+    def add(self, token: int, latent: Tensor, last: bool) -> None:
+        """Take the latent that led to ``token`` (the one that ends speech, too), and make sound if it is time."""
+        self.said[token] = True
+        self.sentence.tokens.append(token)
+        self._latents.append(latent)
+        if last or len(self._latents) >= self._due:
+            audio = self._vocoding.push(torch.stack(self._latents).float(), last)
+            if len(audio):
+                self.sentence.pieces.append(to_int16(audio.cpu().numpy()))
+            self._latents, self._due = [], next(self._sizes)
+        if last:
+            self.sentence.end()
 
 
 class Speech:
@@ -106,6 +107,7 @@ class Speech:
         self._most = rows
         self._rows: list[_Row] = []
         self._waiting: deque[Sentence] = deque()
+        self._joining: list[Sentence] = []
 
     def open(self, sentence: Sentence) -> None:
         """Speak it from the next step on. From any thread."""
@@ -137,10 +139,12 @@ class Speech:
 
     def _join(self) -> None:
         while joining := self._next():
+            self._joining = joining
             rows = [self._row(sentence) for sentence in joining]
-            self._rows += rows
             begun = self.gpt.begin([one.speaker.latents for one in joining], [one.text for one in joining])
+            self._rows += rows
             self._draw(rows, *begun)
+        self._joining = []
 
     def _next(self) -> list[Sentence]:
         """Take as many of those that wait as there is room for, and as are read in a step of usual length."""
@@ -165,27 +169,16 @@ class Speech:
             self._draw(self._rows, *self.gpt.step([said[-1] for said in tokens], [len(said) for said in tokens]))
 
     def _draw(self, rows: Sequence[_Row], latents: Tensor, logits: Tensor) -> None:
-        chances = [row.sentence.chance.random() for row in rows]
+        chances = [row.chance.random() for row in rows]
         tokens = self._sampling.draw(logits, torch.stack([row.said for row in rows]), chances)
         for row, token, latent in zip(rows, tokens, latents, strict=True):
-            row.said[token] = True
-            row.sentence.add(token, latent)
-            self._sound(row)
-
-    def _sound(self, row: _Row) -> None:
-        sentence = row.sentence
-        ended = sentence.tokens[-1] == self.gpt.stop_token or len(sentence.tokens) >= self.gpt.max_tokens
-        latents = sentence.due(ended)
-        if latents is not None:
-            audio = row.vocoding.push(latents.float(), ended)
-            if len(audio):
-                sentence.pieces.append(to_int16(audio.cpu().numpy()))
-        if ended:
-            sentence.end()
+            full = len(row.sentence.tokens) + 1 >= self.gpt.max_tokens
+            row.add(token, latent, token == self.gpt.stop_token or full)
 
     def _fail(self, error: EngineError) -> None:
         """End what is being spoken, and give the memory back that it may have been about."""
-        for row in self._rows:
-            row.sentence.end(error)
+        for sentence in [*self._joining, *(row.sentence for row in self._rows)]:
+            sentence.end(error)
+        self._joining = []
         self._rows.clear()
         self.gpt.clear()

@@ -44,6 +44,7 @@ class EngineSet:
         self._start_service = start_service
         self._starter = EngineThreads("start", workers=MAX_STARTING)
         self._creating: dict[tuple[Kind, str], asyncio.Task[Chosen]] = {}
+        self._created: list[Chosen] = []
         self._served: dict[Kind, Chosen] = {}
         self._known: Mapping[Kind, Sequence[str]] = {}
         self._give_up: set[Callable[[], bool]] = set()
@@ -66,12 +67,11 @@ class EngineSet:
 
     async def __aexit__(self, *_: object) -> None:
         """Close all; blocks for at most one step of each worker."""
-        created = [t.result() for t in self._creating.values() if t.done() and not t.cancelled() and not t.exception()]
-        await cancel_and_wait(*(task for task in self._creating.values() if not task.done()))
+        await cancel_and_wait(*self._creating.values())
         for give_up in tuple(self._give_up):  # a worker waits for a service to start, and the next line for the worker
             give_up()
         self._starter.close()
-        for chosen in created:
+        for chosen in self._created:  # among them those that were finished when nobody waited any more
             await aclose(chosen.engine)
 
     def served(self) -> Mapping[Kind, Chosen]:
@@ -127,10 +127,13 @@ class EngineSet:
     async def _choose(self, kind: Kind, name: str) -> Chosen:
         began_s = time.perf_counter()
         loop = asyncio.get_running_loop()
-        chosen = await run_in_thread(
-            self._starter,
-            lambda: choose(kind, name, self._settings, lambda *wanted: self._load(loop, *wanted)),
-        )
+
+        def create() -> Chosen:
+            created = choose(kind, name, self._settings, lambda *wanted: self._load(loop, *wanted))
+            self._created.append(created)
+            return created
+
+        chosen = await run_in_thread(self._starter, create)
         log.debug("%s %s ready after %.0f ms", kind, chosen.name, (time.perf_counter() - began_s) * 1000)
         return chosen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.engines import Kind, Settings, Usable
 from pipeline.errors import EngineUnavailable, ProtocolError
 from pipeline.speech_detector import DetectorSettings
 from pipeline.vad.energy import EnergyVad
+from tests.rtc import until
 
 WANTED: dict[Kind, str] = {"vad": "energy", "stt": "scripted", "llm": "echo", "tts": "tone", "turn": "silence"}
 
@@ -226,6 +228,32 @@ def test_a_start_that_fails_closes_what_was_created(heavy: list[Voice]) -> None:
     async def main() -> None:
         with pytest.raises(EngineUnavailable, match="megaphone"):
             await EngineSet({**WANTED, "tts": "thirdparty.heavy", "llm": "megaphone"}, {}).__aenter__()
+        assert [voice.closed for voice in heavy] == [["connections", "threads"]]
+
+    run(main)
+
+
+def test_an_engine_that_is_finished_when_nobody_waits_any_more_is_closed(
+    heavy: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    create = vars(sys.modules["thirdparty.heavy"])["create"]
+
+    def slowly(settings: Settings) -> Voice:
+        begun.set()
+        assert go_on.wait(10.0)
+        made: Voice = create(settings)
+        return made
+
+    monkeypatch.setattr(sys.modules["thirdparty.heavy"], "create", slowly)
+
+    async def main() -> None:
+        entering = asyncio.create_task(EngineSet({**WANTED, "tts": "thirdparty.heavy"}, {}).__aenter__())
+        await until(begun.is_set)
+        entering.cancel()
+        threading.Timer(0.1, go_on.set).start()  # the set waits for its workers by then, and the loop with it
+        await asyncio.wait([entering])
+        assert entering.cancelled()
         assert [voice.closed for voice in heavy] == [["connections", "threads"]]
 
     run(main)

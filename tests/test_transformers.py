@@ -23,11 +23,11 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import engines
+from pipeline import engines, model_hub
 from pipeline.engines import load
 from pipeline.errors import EngineError, EngineUnavailable, Overloaded
 from pipeline.events import Message
-from pipeline.llm import _hub, transformers
+from pipeline.llm import transformers
 from pipeline.tasks import closing
 
 from . import tiny_llm
@@ -653,7 +653,7 @@ def test_a_model_is_downloaded_once(polite_model: Path, tmp_path: Path, monkeypa
             assert hub.asked == []
 
     run(main())
-    snapshot = _hub.cached("maker/model", {"HF_HOME": str(tmp_path)})
+    snapshot = model_hub.cached("maker/model", {"HF_HOME": str(tmp_path)})
     assert snapshot is not None
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(EngineUnavailable, match="has no weights"):
@@ -692,7 +692,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(
 
 
 def test_a_hub_that_cannot_be_reached_is_said_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_hub, "HUB_S", 0.5)
+    monkeypatch.setattr(model_hub, "HUB_S", 0.5)
 
     async def main() -> None:
         async with serving(stall) as url:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import model_hub
 from pipeline.engines import Settings
 from pipeline.errors import EngineUnavailable
-
-from . import _hub
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 """What is downloaded: never a pickle, never code."""
@@ -54,15 +53,15 @@ def find(model: str, settings: Settings) -> Checkpoint:
         if not folder.is_dir():
             raise EngineUnavailable(f"VOCAL_TRANSFORMERS_MODEL that is there: no directory {model}")
         return read(folder, model)
-    if not _hub.ID.fullmatch(model):
+    if not model_hub.ID.fullmatch(model):
         raise EngineUnavailable(f"VOCAL_TRANSFORMERS_MODEL that is a directory or a model's id, not {model!r:.100}")
-    if (here := _hub.cached(model, settings)) is not None:
+    if (here := model_hub.cached(model, settings)) is not None:
         try:
             return read(here, model)
         except EngineUnavailable:  # a download that was cut off: it goes on where it was
-            if _hub.offline(settings):
+            if model_hub.offline(settings):
                 raise
-    return read(_hub.download(model, FILES, settings), model)
+    return read(model_hub.download(model, FILES, settings), model)
 
 
 def read(folder: Path, name: str) -> Checkpoint:

@@ -19,12 +19,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import model_hub
 from pipeline.engines import Settings, Usable, number
 from pipeline.errors import EngineError, EngineUnavailable
 from pipeline.events import Message
 from pipeline.tasks import closing
 
-from . import _checkpoint, _hub
+from . import _checkpoint
 
 if TYPE_CHECKING:
     from ._batch import Batch
@@ -81,7 +82,7 @@ def describe(settings: Settings) -> Usable:
     """Chosen by itself on a machine with a GPU that has the model, and wherever one is named. Imports nothing heavy."""
     named = settings.get("VOCAL_TRANSFORMERS_MODEL", "").strip()
     model = named or MODEL
-    here = _checkpoint.is_path(model) or _hub.cached(model, settings) is not None
+    here = _checkpoint.is_path(model) or model_hub.cached(model, settings) is not None
     rank = RANK if named or (here and _has_gpu(settings)) else -1
     note = f"{model} on this machine" if here else f"{model} on this machine, downloaded when first used"
     return Usable(rank, note, _lacks(model, here, settings), heavy=True)
@@ -94,7 +95,7 @@ def _lacks(model: str, here: bool, settings: Settings) -> str | None:
         return INSTALL
     if _checkpoint.is_path(model) and not Path(model).expanduser().is_dir():
         return f"VOCAL_TRANSFORMERS_MODEL that is there: no directory {model}"
-    if not here and model.startswith(GATED) and _hub.token(settings) is None:
+    if not here and model.startswith(GATED) and model_hub.token(settings) is None:
         return f"HUGGINGFACE_API_KEY: {model} is gated; or VOCAL_TRANSFORMERS_MODEL, to name one that is not"
     return None
 

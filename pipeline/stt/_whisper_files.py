@@ -5,14 +5,11 @@ Looking asks no network. Downloading is for those who allow it: ``VOCAL_WHISPER_
 
 from __future__ import annotations
 
-import logging
-import re
 from pathlib import Path
 
+from pipeline import model_hub
 from pipeline.engines import Settings
 from pipeline.errors import EngineUnavailable
-
-log = logging.getLogger(__name__)
 
 MODEL, DOWNLOAD = "VOCAL_WHISPER_MODEL", "VOCAL_WHISPER_DOWNLOAD"
 
@@ -33,10 +30,6 @@ FILES = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json
 NEEDED = ("model.bin", "config.json", "tokenizer.json")
 """Without its tokenizer the library would fetch one from the hub."""
 
-HUB_S = 5.0
-"""How long the hub may take to say anything."""
-
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _YES = ("1", "true", "yes", "on")
 
 
@@ -46,7 +39,7 @@ def find(model: str, settings: Settings) -> Path:
     if folder.is_dir():
         return _complete(folder, model)
     repository = _repository(model)
-    snapshot = _cached(repository, settings)
+    snapshot = model_hub.cached(repository, settings)
     if snapshot is None:
         raise EngineUnavailable(
             f"a model: {model} is not in the cache; {DOWNLOAD}=1 lets it be downloaded, {MODEL} names a directory"
@@ -61,23 +54,19 @@ def fetch(model: str, settings: Settings) -> Path:
     except EngineUnavailable:
         if not may_fetch(model, settings):
             raise
-    return _complete(_download(_repository(model), settings), model)
+    return _complete(model_hub.download(_repository(model), FILES, settings), model)
 
 
 def may_fetch(model: str, settings: Settings) -> bool:
     """Tell whether the hub may be asked for this model."""
-    allowed = _yes(settings, DOWNLOAD) and not _yes(settings, "HF_HUB_OFFLINE")
-    return allowed and (model in REPOSITORIES or _HUB_ID.fullmatch(model) is not None)
-
-
-def _yes(settings: Settings, name: str) -> bool:
-    return settings.get(name, "").strip().lower() in _YES
+    allowed = settings.get(DOWNLOAD, "").strip().lower() in _YES and not model_hub.offline(settings)
+    return allowed and (model in REPOSITORIES or model_hub.ID.fullmatch(model) is not None)
 
 
 def _repository(model: str) -> str:
     if model in REPOSITORIES:
         return REPOSITORIES[model]
-    if _HUB_ID.fullmatch(model) is None:
+    if model_hub.ID.fullmatch(model) is None:
         raise EngineUnavailable(
             f"{MODEL} that is a directory, a hub id, or a size ({', '.join(REPOSITORIES)}), not {model!r:.100}"
         )
@@ -94,52 +83,3 @@ def _complete(folder: Path, model: str) -> Path:
     if lacking:
         raise EngineUnavailable(f"the whole model: {model} has no {lacking[0]}")
     return folder
-
-
-def _cached(repository: str, settings: Settings) -> Path | None:
-    """Return what the hub's library downloaded; https://huggingface.co/docs/huggingface_hub/guides/manage-cache."""
-    folder = _cache(settings) / f"models--{repository.replace('/', '--')}"
-    try:
-        revision = (folder / "refs" / "main").read_text().strip()
-    except OSError:
-        return None
-    snapshot = folder / "snapshots" / revision
-    return snapshot if snapshot.is_dir() else None
-
-
-def _cache(settings: Settings) -> Path:
-    if folder := settings.get("HF_HUB_CACHE", "").strip():
-        return Path(folder).expanduser()
-    home = settings.get("HF_HOME", "").strip() or Path(settings.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return Path(home).expanduser() / "hub"
-
-
-def _download(repository: str, settings: Settings) -> Path:
-    from faster_whisper.utils import disabled_tqdm
-    from huggingface_hub import snapshot_download
-
-    disabled_tqdm.monitor_interval = 0  # its bars do not show, but would still start a thread that never ends
-    log.info("downloading %s", repository)
-    key = settings.get("HUGGINGFACE_API_KEY", "").strip() or settings.get("HF_TOKEN", "").strip() or None
-    endpoint = settings.get("HF_ENDPOINT", "").strip() or None
-    try:
-        return Path(
-            snapshot_download(
-                repository,
-                cache_dir=_cache(settings),
-                allow_patterns=list(FILES),
-                token=key,
-                endpoint=endpoint,
-                etag_timeout=HUB_S,
-                tqdm_class=disabled_tqdm,
-            )
-        )
-    except Exception as error:  # its own words may quote addresses and keys
-        raise EngineUnavailable(_hub_words(repository, error)) from None
-
-
-def _hub_words(repository: str, error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403, 404):
-        return f"a model that may be downloaded: the hub has no {repository}, or only for another HUGGINGFACE_API_KEY"
-    return f"the hub, once: {repository} cannot be downloaded ({type(error).__name__})"

@@ -7,12 +7,16 @@ Settings: ``HF_HUB_CACHE`` or ``HF_HOME`` (where they are kept), ``HUGGINGFACE_A
 from __future__ import annotations
 
 import errno
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.engines import Settings
 from pipeline.errors import EngineUnavailable
+
+log = logging.getLogger(__name__)
 
 HUB_S = 5.0
 """How long the hub may take to say anything."""
@@ -57,7 +61,17 @@ def download(model: str, files: Sequence[str], settings: Settings) -> Path:
     if offline(settings):
         raise EngineUnavailable(f"the model {model}, which is not downloaded, while HF_HUB_OFFLINE forbids it")
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils.tqdm import tqdm
 
+    class Silent(tqdm):
+        """No bars: nobody watches, and the thread that looks after them never ends."""
+
+        monitor_interval = 0
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+    log.info("downloading %s", model)
     key, endpoint = token(settings), settings.get("HF_ENDPOINT", "").strip() or None
     try:
         # asked first, because the first question of what follows would wait for ever
@@ -69,6 +83,7 @@ def download(model: str, files: Sequence[str], settings: Settings) -> Path:
             token=key,
             endpoint=endpoint,
             etag_timeout=HUB_S,
+            tqdm_class=Silent,
         )
     except Exception as error:
         raise EngineUnavailable(_in_words(model, error, key is not None)) from None

@@ -38,6 +38,7 @@ from .uploads import Form, WholeForms
 OPENAI_VOICES = "alloy ash ballad cedar coral echo fable marin nova onyx sage shimmer verse"
 DEFAULT_VOICES = frozenset(("", "default", *OPENAI_VOICES.split()))
 """OpenAI's clients must name a voice: theirs are the engine's default."""
+PROMPT_MAX_CHARS = 4_096
 TRANSCRIPTION_UNSUPPORTED = ("include[]", "timestamp_granularities[]", "known_speaker_names[]")
 SPEECH_TYPES = {"pcm": f"audio/pcm;rate={VOICE_RATE_HZ}", "wav": "audio/wav"}
 
@@ -55,10 +56,11 @@ def models_of(kinds: Collection[Kind]) -> Handler:
 
 
 class TranscriptionFields(Wire):
-    """What the form holds beside the file. ``prompt``, ``temperature`` and the like are the engine's own settings."""
+    """What the form holds beside the file. ``temperature`` and the like are the engine's own settings."""
 
     model: str = Field("", max_length=NAME_MAX_CHARS)
     language: Language | None = None
+    prompt: str = Field("", max_length=PROMPT_MAX_CHARS)
     response_format: Literal["json", "text", "verbose_json"] = "json"
     stream: Literal["true", "false"] = "false"
 
@@ -91,14 +93,14 @@ class TranscriptionService:
         plain = headerless(form)
         sound = samples_of(last_field(form), headerless=plain)
         with nullcontext() if plain else self._forms.holding():  # a file may have to be whole to be heard
-            async with transcribing(request.app, engine, sound, fields.language) as transcripts:
+            async with transcribing(request.app, engine, sound, fields.language, fields.prompt) as transcripts:
                 return await send_transcripts(request, transcripts, fields.language)
 
     async def _whole(self, request: web.Request, form: Form) -> web.Response:
         sound = await rest_of(form)
         fields = read_fields(form)
         engine = await engine_for_model(request.app, "stt", fields.model)
-        async with transcribing(request.app, engine, one_by_one(sound), fields.language) as transcripts:
+        async with transcribing(request.app, engine, one_by_one(sound), fields.language, fields.prompt) as transcripts:
             heard = await last_of(transcripts)
         match fields.response_format:
             case "text":

@@ -80,7 +80,7 @@ def headerless(form: Form) -> bool:
 
 @asynccontextmanager
 async def transcribing(
-    app: web.Application, engine: Chosen, sound: AsyncIterator[Pcm], language: str | None
+    app: web.Application, engine: Chosen, sound: AsyncIterator[Pcm], language: str | None, prompt: str = ""
 ) -> AsyncIterator[Generation[Transcript]]:
     """Transcribe a sound, which may still be arriving; the engine's time is limited once it has all of it."""
 
@@ -88,7 +88,7 @@ async def transcribing(
         transcripts.hurry(PATIENCE.stt_s + REAL_TIMES * heard_s)
 
     async with closing(in_frames(sound, heard_all)) as frames:
-        transcripts = Generation(app[LISTENER], "stt", engine.engine.transcribe(frames, language), FORM_MAX_S)
+        transcripts = Generation(app[LISTENER], "stt", engine.engine.transcribe(frames, language, prompt), FORM_MAX_S)
         async with transcripts:
             yield transcripts
 

@@ -67,11 +67,14 @@ class VoiceActivityDetector(Protocol):
 class SpeechToText(Protocol):
     """Turn one utterance into words."""
 
-    def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         """Yield cumulative transcripts; the end of ``frames`` (16 kHz) is the end of the utterance.
 
         The last one yielded is final. An utterance without words yields a final empty text. ``language`` is an
-        ISO 639-1 code, or None to detect.
+        ISO 639-1 code, or None to detect. ``prompt`` holds words that are likely, names above all; an engine that
+        cannot be told ignores it.
         """
         ...
 

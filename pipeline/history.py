@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Literal
 
 from .events import Message
@@ -11,12 +13,23 @@ MAX_MESSAGES = 200
 MAX_CHARS = 16_384
 """Of each message, its end: typing that is never answered would otherwise become one text without end."""
 
+MAX_NAMES = 16
+NAMED_IN_CHARS = 2_048
+"""Of each message, its end, is looked through for names."""
+
+_CAPITAL = f"[A-Z{''.join(char for char in map(chr, range(0xC0, 0x530)) if char.isupper())}]"
+"""Of Latin, Greek and Cyrillic."""
+_WORD = rf"(?!I\b){_CAPITAL}[\w'’-]*\w"
+_NAME = re.compile(rf"(?<=[^\s.!?:;…\"'(\[{{*#-] ){_WORD}(?: {_WORD})*")
+"""Words with a capital letter that no sentence begins with; several in a row are one name."""
+
 
 class History:
     """Messages that alternate between caller and agent: the latest ``max_messages``, the end of each."""
 
     def __init__(self, system_prompt: str, max_messages: int = MAX_MESSAGES) -> None:
         self._system = Message("system", system_prompt)
+        self._given_names = list(_names_in(system_prompt))
         self._messages: list[Message] = []
         self._max_messages = max_messages
 
@@ -28,6 +41,16 @@ class History:
     def prompt(self, user: str) -> list[Message]:
         """Return what to ask the model if the caller's turn is ``user``. Commits nothing."""
         return [self._system, *_joined(self._messages, Message("user", user))]
+
+    def names(self) -> Sequence[str]:
+        """Return the names that the agent knows or has said, at most ``MAX_NAMES``, the latest at the end.
+
+        Only what was written is trusted with their spelling: the agent's words and its system prompt.
+        """
+        said = (m.text for m in reversed(self._messages) if m.role == "assistant")
+        latest_first = (name for text in said for name in reversed(list(_names_in(text))))
+        found = dict.fromkeys([*islice(latest_first, 4 * MAX_NAMES), *reversed(self._given_names)])
+        return list(found)[MAX_NAMES - 1 :: -1]
 
     def commit_user(self, text: str) -> None:
         """Add the caller's words; joined to their last ones if the agent was not heard in between."""
@@ -46,6 +69,10 @@ def _joined(messages: Sequence[Message], message: Message) -> list[Message]:
     if messages and messages[-1].role == message.role:
         return [*messages[:-1], _bounded(message.role, f"{messages[-1].text} {message.text}")]
     return [*messages, _bounded(message.role, message.text)]
+
+
+def _names_in(text: str) -> Iterator[str]:
+    return (found[0] for found in _NAME.finditer(text[-NAMED_IN_CHARS:]))
 
 
 def _bounded(role: Literal["system", "user", "assistant"], text: str) -> Message:

@@ -41,12 +41,15 @@ class Listening:
         language: str | None,
         patience_s: float,
         listener: ListeningListener,
+        prompt: Callable[[], str] = lambda: "",
     ) -> None:
+        """``prompt`` returns words that the caller is likely to say next."""
         self.ear = Ear(engines.vad.open(), settings)
         self._engines = engines
         self._language = language
         self._patience_s = patience_s
         self._listener = listener
+        self._prompt = prompt
         self._utterances: list[Utterance] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: Utterance | None = None
@@ -75,7 +78,7 @@ class Listening:
         utterance.feed(self.ear.tail.since(from_samples))
         self._utterances.append(utterance)
         self._open = utterance
-        self._own(utterance.run(self._engines.stt, self._language), "utterance")
+        self._own(utterance.run(self._engines.stt, self._language, self._prompt()), "utterance")
 
     def end(self) -> None:
         """The open utterance's audio is complete."""

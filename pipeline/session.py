@@ -66,6 +66,7 @@ class Session:
             agent.language,
             settings.patience.stt_s,
             ListeningListener(self._words, self._turn_taking.completeness, self._stage_failed),
+            lambda: ", ".join(self.history.names()),
         )
         self._listeners: list[Callable[[Event], None]] = []
         self._turn = 0

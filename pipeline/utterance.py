@@ -67,12 +67,12 @@ class Utterance:
         if self._deadline is not None and self._ended:
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
 
-    async def run(self, stt: SpeechToText, language: str | None) -> None:
+    async def run(self, stt: SpeechToText, language: str | None, prompt: str = "") -> None:
         """Transcribe until the words are final. Raises nothing but CancelledError."""
         try:
             async with asyncio.timeout(None) as self._deadline:
                 self._limit_if_running()
-                await self._transcribe(stt, language)
+                await self._transcribe(stt, language, prompt)
         except TimeoutError:
             self._fail(f"no transcript within {self._timeout_s:g} s of the utterance's end")
         except EngineError as error:
@@ -84,8 +84,8 @@ class Utterance:
             self._deadline = None
         self._update(Transcript(self.transcript.text, True, self.transcript.language))
 
-    async def _transcribe(self, stt: SpeechToText, language: str | None) -> None:
-        async with closing(self._frames()) as frames, closing(stt.transcribe(frames, language)) as transcripts:
+    async def _transcribe(self, stt: SpeechToText, language: str | None, prompt: str) -> None:
+        async with closing(self._frames()) as frames, closing(stt.transcribe(frames, language, prompt)) as transcripts:
             async for transcript in transcripts:
                 self._update(Transcript(transcript.text, False, transcript.language))
 

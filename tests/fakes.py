@@ -38,10 +38,14 @@ class FakeStt:
     fail: Exception | None = None
     calls: int = 0
     frames: list[AudioFrame] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
 
-    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         text = self.texts[self.calls % len(self.texts)]
         self.calls += 1
+        self.prompts.append(prompt)
         words = text.split()
         count = 0
         async for frame in frames:

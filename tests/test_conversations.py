@@ -322,10 +322,18 @@ def _go_on(session: Session) -> None:
     session.greet()
 
 
+def test_the_ear_is_told_the_names_that_have_been_written() -> None:
+    stt = FakeStt(("i am greys hopper", "yes"))
+    ada = Agent("a", "A", system_prompt="You are Ada, at Acme Dental.")
+    llm = FakeLlm("Shall I call you Grace Hopper?")
+    play("#" * 40 + "." * 250 + "#" * 40 + "." * 100, engines(stt, llm), settings=SETTINGS, agent=ada)
+    assert stt.prompts == ["Ada, Acme Dental", "Ada, Acme Dental, Grace Hopper"]
+
+
 def test_an_utterance_that_is_forgotten_says_nothing_more() -> None:
     class Sore(FakeStt):
         async def transcribe(
-            self, frames: AsyncIterator[AudioFrame], language: str | None
+            self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
         ) -> AsyncIterator[Transcript]:
             try:
                 async for _ in frames:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipeline.events import Message
-from pipeline.history import MAX_CHARS, History
+from pipeline.history import MAX_CHARS, MAX_NAMES, History
 
 
 def test_only_what_was_heard_is_kept_and_roles_alternate() -> None:
@@ -38,3 +40,31 @@ def test_words_that_are_never_answered_are_bounded_too() -> None:
     assert len(message.text) == MAX_CHARS
     assert message.text.endswith("19 19 ")
     assert len(history.prompt("y" * 100_000)[1].text) == MAX_CHARS
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("You are Ada, a helper at Acme Dental in Zürich. Answer shortly.", ["Ada", "Acme Dental", "Zürich"]),
+        ("I am sure that I'll see Siobhan O'Neill and NASA on Monday", ["Siobhan O'Neill", "NASA", "Monday"]),
+        ("im été sah Сергей Иванов den Ärger", ["Сергей Иванов", "Ärger"]),
+        ("Yes. Grace said: Hopper! No? Well… So", []),
+        ("你好 and 안녕", []),
+    ],
+)
+def test_names_are_written_with_a_capital_where_no_sentence_begins(text: str, names: list[str]) -> None:
+    assert History(text).names() == names
+
+
+def test_names_are_those_the_agent_knows_and_said_the_latest_last() -> None:
+    history = History("You are Ada, at Acme Dental.")
+    history.commit_user("my name is Greys Hoper")  # as it was misheard
+    history.commit_heard("Good day, Grace Hopper. Is it Doctor Turing?")
+    history.commit_user("yes")
+    history.commit_heard("So it is, Grace Hopper.")
+    assert history.names() == ["Ada", "Acme Dental", "Doctor Turing", "Grace Hopper"]
+    for i in range(50):
+        history.commit_user("next")
+        history.commit_heard(f"Then N{chr(97 + i % 26)}{i} comes")
+    assert len(history.names()) == MAX_NAMES
+    assert history.names()[-1] == "Nx49"

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import ClientPayloadError
-from openai import APIError, AsyncOpenAI, InternalServerError
+from openai import APIError, AsyncOpenAI, BadRequestError, InternalServerError
 
 from compat_ws import routes, uploads
 from pipeline.audio import VOICE_RATE_HZ, AudioFrame
 from pipeline.errors import EngineError
 from pipeline.events import Message, Transcript
-from tests.fakes import FakeLlm
+from tests.fakes import FakeLlm, FakeStt
 from tests.recordings import AUDIO, recording
 from tests.service_server import Service, check, engine_set, error_of, events_of, shelf
 from tests.sound_files import encoded, wav_header
@@ -90,6 +90,22 @@ def test_a_real_recording_is_transcribed_as_a_stream() -> None:
     check(test, engine_set(stt="pocketsphinx"))
 
 
+def test_the_engine_is_told_the_prompt() -> None:
+    ear = FakeStt(("fine",))
+
+    async def test(service: Service) -> None:
+        async with openai_client(service) as client:
+            create = client.audio.transcriptions.create
+            assert (await create(model="any", file=("speech.wav", WAV), prompt="Zoë, Ada")).text == "fine"
+            stream = await create(model="any", file=("speech.wav", WAV), prompt="Bob", stream=True)
+            assert [event.type async for event in stream][-1] == "transcript.text.done"
+            with pytest.raises(BadRequestError, match="prompt"):
+                await create(model="any", file=("speech.wav", WAV), prompt="x" * 5_000)
+        assert ear.prompts == ["Zoë, Ada", "Bob"]
+
+    check(test, shelf({"stt": ear}))
+
+
 @dataclass
 class LiveEar:
     """Says ``hypotheses`` one after the other, each when it has heard 100 ms more."""
@@ -99,7 +115,9 @@ class LiveEar:
     closed: int = 0
     heard: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         """Listen and guess."""
         left = list(self.hypotheses)
         try:

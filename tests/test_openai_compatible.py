@@ -889,7 +889,7 @@ def test_stt_of_ours_hears_the_caller_while_they_speak() -> None:
             for _ in range(3):
                 said_before = said
                 heard = []
-                async for transcript in stt.transcribe(spoken(), "en-US"):
+                async for transcript in stt.transcribe(spoken(), "en-US", "Zoë, Ada"):
                     heard.append(transcript)
                     if not transcript.final and int(transcript.text) == said - said_before:
                         caught_up.set()
@@ -900,7 +900,7 @@ def test_stt_of_ours_hears_the_caller_while_they_speak() -> None:
         assert ear.sounds == [SPOKEN_PCM[:3200].tobytes()] * 3
         assert ear.fields[0] == {
             "model": "default", "language": "en-US", "response_format": "json", "stream": "true",
-            "file": "audio/pcmaudio.pcm",
+            "prompt": "Zoë, Ada", "file": "audio/pcmaudio.pcm",
         }  # fmt: skip
 
     run(main())
@@ -920,15 +920,17 @@ def test_stt_of_others_gets_the_utterance_as_a_wav_file() -> None:
 
     async def main() -> None:
         async with api_server(note) as server, engine("stt", server.url, MODEL="whisper-1") as stt:
-            for language in ("de-CH", None):
-                heard = [t async for t in stt.transcribe(in_frames(SPOKEN_PCM), language)]
+            for language, prompt in (("de-CH", "Ada, Zürich"), (None, "")):
+                heard = [t async for t in stt.transcribe(in_frames(SPOKEN_PCM), language, prompt)]
                 assert heard == [Transcript("Go forward.", True, language)]
             assert len(set(server.peers)) == 1
         with wave.open(io.BytesIO(forms[0].pop("file"))) as wav:
             assert (wav.getframerate(), wav.getnchannels(), wav.getsampwidth()) == (SPEECH_RATE_HZ, 1, 2)
             assert wav.readframes(wav.getnframes()) == SPOKEN_PCM.tobytes()
-        assert forms[0] == {"model": "whisper-1", "response_format": "json", "language": "de"}
-        assert "language" not in forms[1]
+        assert forms[0] == {
+            "model": "whisper-1", "response_format": "json", "language": "de", "prompt": "Ada, Zürich",
+        }  # fmt: skip
+        assert not {"language", "prompt"} & forms[1].keys()
 
     run(main())
 

@@ -77,7 +77,9 @@ class ChaoticStt:
     chaos: Chaos
     open: int = 0
 
-    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         self.open += 1
         try:
             early = self.chaos.happens(0.05)

@@ -40,7 +40,9 @@ class Ear:
     languages: list[str | None] = field(default_factory=list)
     closed: int = 0
 
-    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         """Listen to the end."""
         self.languages.append(language)
         try:

@@ -19,7 +19,9 @@ from .virtual_time import run
 class Stuck:
     """An engine that takes no audio."""
 
-    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         await asyncio.Event().wait()
         yield Transcript("", True)
 

@@ -44,16 +44,26 @@ NO_REPEAT_TOKENS = 5
 NO_SPEECH_MIN, EVIDENCE_MIN = 0.6, 0.1
 """See `is_speech`."""
 
+PROMPT_TOKENS = 32
+"""Of the words that an utterance's prompt may bring: about ten names, the last ones."""
+
+PROMPT_STEP = 8
+"""Longer ones are cut to a multiple of this: utterances are decoded together whose prompts are equally long."""
+
 OTHER_CODES = {"nb": "no", "jv": "jw", "iw": "he", "fil": "tl"}
 """Languages that Whisper knows by another code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """One utterance, or a piece of one: at most 30 s at 16 kHz. ``language`` None is to be detected."""
+    """One utterance, or a piece of one: at most 30 s at 16 kHz.
+
+    ``language`` None is to be detected; ``prompt`` are words that may be said in it.
+    """
 
     pcm: Pcm
     language: str | None
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,7 @@ class Whisper:
             self._model = _load(folder, settings)
             self._features = _feature_extractor(self._model)
             self.multilingual = bool(self._model.model.is_multilingual)
-            self._prompts: dict[str, list[int]] = {}
+            self._standing = self._encoded(settings.prompt)
             self.hear([Speech(silence(SPEECH_RATE_HZ), None)])
         except Exception as error:  # each of its three libraries has its own, and tokenizers plain Exceptions
             name = f"{settings.model} on {settings.device} as {settings.compute_type}"
@@ -126,16 +136,27 @@ class Whisper:
 
     def hear(self, batch: Sequence[Speech], wanted: Callable[[], bool] = lambda: True) -> list[Heard]:
         """Return the words of each utterance; of none once the batch is no longer ``wanted``. Raises EngineError."""
+        lengths = [len(self._before(speech.prompt)) for speech in batch]
+        heard: dict[int, Heard] = {}
         try:
-            decoded = self._decode(batch, wanted)
-            looping = [index for index, text in enumerate(decoded) if text.loops]
-            if looping:
-                again = self._decode([batch[index] for index in looping], wanted, again=True)
-                for index, text in zip(looping, again, strict=False):
-                    decoded[index] = text
+            for length in sorted({*lengths}):
+                # CTranslate2 wants the words to begin at the same place in all of a batch
+                alike = [index for index, own in enumerate(lengths) if own == length]
+                decoded = self._decode_until_sure([batch[index] for index in alike], wanted)
+                heard |= {index: text.heard for index, text in zip(alike, decoded, strict=False)}
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"stt faster_whisper failed to decode: {error}") from error
-        return [text.heard for text in decoded]
+        return [heard[index] for index in range(len(batch))] if len(heard) == len(batch) else []
+
+    def _decode_until_sure(self, batch: Sequence[Speech], wanted: Callable[[], bool]) -> list[Decoded]:
+        """Decode; what repeats itself a second time, in another way and without any prompt."""
+        decoded = self._decode(batch, wanted)
+        looping = [index for index, text in enumerate(decoded) if text.loops]
+        if looping:
+            again = self._decode([batch[index] for index in looping], wanted, again=True)
+            for index, text in zip(looping, again, strict=False):
+                decoded[index] = text
+        return decoded
 
     def _decode(self, batch: Sequence[Speech], wanted: Callable[[], bool], *, again: bool = False) -> list[Decoded]:
         longest_s = max(len(speech.pcm) for speech in batch) / SPEECH_RATE_HZ
@@ -144,7 +165,8 @@ class Whisper:
         if not wanted():
             return []
         languages = self._languages(batch, encoded)
-        prompts = [self._prompt(language) for language in languages]
+        before = [[] if again else self._before(speech.prompt) for speech in batch]
+        prompts = [self._prompt(language, tokens) for language, tokens in zip(languages, before, strict=True)]
         tokens = min(TOKENS_MAX, TOKENS + math.ceil(TOKENS_PER_S * longest_s))
         results = self._model.model.generate(
             encoded,
@@ -176,12 +198,20 @@ class Whisper:
         detected = [ranked[0][0].strip("<|>") for ranked in self._model.model.detect_language(encoded)]
         return [known or found for known, found in zip(given, detected, strict=True)]
 
-    def _prompt(self, language: str) -> list[int]:
-        if language not in self._prompts:
-            tokenizer = self._tokenizer(language)
-            before = tokenizer.encode(f" {self._settings.prompt}") if self._settings.prompt else []
-            self._prompts[language] = self._model.get_prompt(tokenizer, before, without_timestamps=True)
-        return self._prompts[language]
+    def _prompt(self, language: str, before: list[int]) -> list[int]:
+        tokens: list[int] = self._model.get_prompt(self._tokenizer(language), before, without_timestamps=True)
+        return tokens
+
+    def _before(self, prompt: str) -> list[int]:
+        """Return what the model is told to have heard before: the words of the settings, and then the utterance's."""
+        own = self._encoded(prompt)[-PROMPT_TOKENS:]
+        steps = len(own) // PROMPT_STEP * PROMPT_STEP
+        return self._standing + own[-steps:]  # all of it if it is shorter than a step
+
+    def _encoded(self, text: str) -> list[int]:
+        # whichever language: what it says of it are tokens around these
+        tokens: list[int] = self._tokenizer("en").encode(f" {text}") if text else []
+        return tokens
 
     def _tokenizer(self, language: str) -> Any:
         from faster_whisper.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from pipeline.audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, AudioFrame
+from pipeline.audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, AudioFrame, Pcm
 from pipeline.events import Transcript
 from pipeline.tasks import cancel_and_wait, closing
 
@@ -34,11 +34,13 @@ class WhisperUtterance:
         partials: Batches[Speech, Heard],
         partial_ms: int,
         language: str | None,
+        prompt: str = "",
     ) -> None:
         self._finals = finals
         self._partials = partials
         self._step_samples = partial_ms * SAMPLES_PER_MS
         self._language = language
+        self._prompt = prompt
         self._audio = Growing()
         self._pieces: list[asyncio.Future[Heard]] = []
 
@@ -79,7 +81,7 @@ class WhisperUtterance:
 
     async def _look(self) -> Heard | None:
         """Return what is said so far, None if the utterance ends first: its final words are asked for then."""
-        asked = self._partials.ask(Speech(self._audio.all(), self._language))
+        asked = self._partials.ask(self._speech(self._audio.all()))
         self._audio.when_ended(asked.cancel)
         try:
             await asyncio.wait({asked})
@@ -90,17 +92,20 @@ class WhisperUtterance:
     async def _cut(self) -> None:
         """Ask for the final words of what a window holds."""
         at = quietest(self._audio.all()[:PIECE_SAMPLES], CUT_FROM_SAMPLES)
-        self._pieces.append(self._finals.ask(Speech(self._audio.take(at), self._language)))
+        self._pieces.append(self._finals.ask(self._speech(self._audio.take(at))))
         if len(self._pieces) >= PIECES_WAITING:
             await asyncio.wait({self._pieces[-PIECES_WAITING]})
 
     async def _final(self) -> Transcript:
         if self._audio.samples >= LEAST_SAMPLES:
-            self._pieces.append(self._finals.ask(Speech(self._audio.all(), self._language)))
+            self._pieces.append(self._finals.ask(self._speech(self._audio.all())))
         heard = [await piece for piece in self._pieces]
         text = " ".join(piece.text for piece in heard if piece.text)
         language = next((piece.language for piece in heard if piece.text), self._language)
         return Transcript(text, True, language)
+
+    def _speech(self, pcm: Pcm) -> Speech:
+        return Speech(pcm, self._language, self._prompt)
 
     def _joined(self, text: str) -> str:
         settled = [piece.result().text for piece in self._pieces if piece.done()]

@@ -12,7 +12,7 @@ Settings, all ``VOCAL_WHISPER_...``:
 - ``COMPUTE_TYPE``: ``float16`` on CUDA and ``int8`` on the CPU, or another of CTranslate2's.
 - ``BEAM_SIZE``: 1 is greedy; more is slower and hardly better on short utterances.
 - ``PARTIAL_MS``: how much new audio is worth another look while the caller speaks (500); 0 for final words alone.
-- ``PROMPT``: words that are likely, names above all.
+- ``PROMPT``: words that are likely; the names that a conversation has had so far follow them.
 - ``BATCH``: utterances decoded at once (16 on CUDA, 4 on the CPU).
 - ``THREADS``: of the CPU, for each of the two lanes (half of the cores, at most 4).
 - ``WINDOW_S``: the least that the model is given to hear, the rest silence (30 on CUDA, 10 on the CPU).
@@ -60,12 +60,15 @@ class FasterWhisperSpeechToText:
         self._partials.close()
         self._finals.close()
 
-    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         """Yield the words so far while the caller speaks, then the final ones; written with case and punctuation.
 
         Raises NotOffered for a language that the model does not know, EngineError, and what ``frames`` raises.
         """
-        utterance = WhisperUtterance(self._finals, self._partials, self._partial_ms, self._whisper.language(language))
+        spoken = self._whisper.language(language)
+        utterance = WhisperUtterance(self._finals, self._partials, self._partial_ms, spoken, prompt)
         async with closing(utterance.transcripts(frames)) as transcripts:
             async for transcript in transcripts:
                 yield transcript

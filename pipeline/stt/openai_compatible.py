@@ -40,38 +40,44 @@ class OpenAICompatibleSpeechToText:
         self.aclose = remote.aclose
         self.close = remote.close
 
-    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         """Yield the server's hypotheses, the final one last. Raises EngineError, and what ``frames`` raises."""
         held = Held()
         holding = asyncio.create_task(held.hold(frames), name="hold utterance")
         try:
-            async with closing(ask_twice(partial(self._ask, held, language))) as transcripts:
+            async with closing(ask_twice(partial(self._ask, held, language, prompt))) as transcripts:
                 async for transcript in transcripts:
                     yield transcript
         finally:
             await cancel_and_wait(holding)
 
-    async def _ask(self, held: Held, language: str | None) -> AsyncIterator[Transcript]:
+    async def _ask(self, held: Held, language: str | None, prompt: str) -> AsyncIterator[Transcript]:
         pace = Pace(self._remote.server)
         held.when_ended(lambda: pace.start() if held.error is None else pace.give_up(held.error))
         if not await pace.within(held.after(0)):
             yield Transcript("", True, language)
             return
         ours = (await pace.within(self._remote.known())).ours
-        upload = await pace.within(self._upload(held, language, ours=ours))
+        upload = await pace.within(self._upload(held, _hints(language, prompt, ours=ours), ours=ours))
         request = self._remote.request("audio/transcriptions", pace, data=upload, headers=upload.headers)
         async with request as answer, closing((_streamed if ours else _whole)(answer, language)) as transcripts:
             while (transcript := await pace.next(transcripts)) is not None:
                 yield transcript
 
-    async def _upload(self, held: Held, language: str | None, *, ours: bool) -> Upload:
-        fields = {"model": await self._remote.model(), "response_format": "json"}
-        if language is not None:
-            fields["language"] = language if ours else language.partition("-")[0]
+    async def _upload(self, held: Held, hints: Mapping[str, str], *, ours: bool) -> Upload:
+        fields = {"model": await self._remote.model(), "response_format": "json", **hints}
         if ours:
             return Upload(held, {**fields, "stream": "true"}, OUR_FILE)
         await held.whole()
         return Upload(held, fields, OTHERS_FILE, begin=wav_header(SPEECH_RATE_HZ, held.size_bytes))
+
+
+def _hints(language: str | None, prompt: str, *, ours: bool) -> dict[str, str]:
+    """Return the fields that say what will be heard, as far as that is known."""
+    spoken = {"language": language if ours else language.partition("-")[0]} if language is not None else {}
+    return spoken | ({"prompt": prompt} if prompt else {})
 
 
 class Held:

@@ -43,7 +43,9 @@ class PocketSphinxSpeechToText:
         """How often a decoder fell behind by all that is allowed."""
         return self._threads.stalls
 
-    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         """Yield the words so far, every 100 ms where they changed, then the final ones; lower case, no punctuation.
 
         Raises NotOffered for a language other than English, EngineError for audio that is not 16 kHz.

@@ -24,7 +24,9 @@ class ScriptedSpeechToText:
         self._texts = cycle(texts)
         self._delay_s = delay_s
 
-    async def transcribe(self, frames: AsyncIterator[AudioFrame], language: str | None) -> AsyncIterator[Transcript]:
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
         """Wait for the end of the audio and the delay; audio without a sample has no words."""
         heard = 0
         async for frame in frames:

@@ -250,7 +250,12 @@ def test_what_loops_is_heard_again_without_the_names(
 ) -> None:
     model, asked = whisper(models(THANKS)), list[list[int]]()
     prompt = model._prompt
-    monkeypatch.setattr(model, "_prompt", lambda language, before: asked.append(before) or prompt(language, before))
+
+    def noted(language: str, before: list[int]) -> list[int]:
+        asked.append(before)
+        return prompt(language, before)
+
+    monkeypatch.setattr(model, "_prompt", noted)
     monkeypatch.setattr(Decoded, "loops", property(lambda self: len(asked) == 1))
     assert model.hear([Speech(recording(SPOKEN), "en", "Ada")])[0].text == "Thank you."
     assert asked == [model._before("Ada"), []]

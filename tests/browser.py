@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from pipeline.audio import Pcm, silence
+from tests.canary import sings
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -120,7 +121,8 @@ def serving(folder: Path, **settings: str) -> Iterator[Server]:
             yield Server(_address(process, log), process, log)
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+            said, _ = process.communicate(timeout=20)
+        assert not sings(said + log.read_text()), "a key was told"
 
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:

@@ -1,4 +1,4 @@
-"""Hygiene for every test: no thread left, no task left to complain, and in CI no skip passes for green."""
+"""Hygiene for every test: no thread left, no task left to complain, no key told; in CI no skip passes for green."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 
+from tests import canary
 from tests.postgres import Postgres, running_postgres
 
 THREADS_MAY_END_S = 5.0
@@ -51,6 +52,13 @@ def no_blocking_call_on_the_loop() -> Iterator[None]:
             for place in MAY_BLOCK:
                 function.can_block_in(*place)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_key_is_told() -> Iterator[list[str]]:
+    """Fail where a key gets into a log or an error."""
+    with canary.watched() as told:
+        yield told
 
 
 @pytest.fixture(scope="session")

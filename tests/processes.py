@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.canary import sings
+
 ROOT = Path(__file__).parent.parent
 WAIT_S = 60.0
 """How long anything may take before a test gives up; a loaded machine needs a part of it."""
@@ -100,3 +102,4 @@ def printing(command: Sequence[str], folder: Path, settings: Mapping[str, str] |
         finally:
             process.send_signal(signal.SIGKILL)
             running._reader.join(WAIT_S)
+        assert not sings("\n".join(running.lines)), "a key was told"

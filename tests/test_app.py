@@ -30,6 +30,7 @@ from media_server.sessions import session_settings
 from media_server.sockets import address, listen
 from pipeline.errors import EngineUnavailable
 from tests.browser import Server, serving
+from tests.canary import KEY
 from tests.rtc import until
 
 ROOT = Path(__file__).parent.parent
@@ -85,11 +86,11 @@ def test_errors_have_one_shape() -> None:
 
 def test_keys_guard_all_but_the_page_and_health() -> None:
     async def main() -> None:
-        async with client(VOCAL_API_KEYS="one,two") as http:
+        async with client(VOCAL_API_KEYS=f"one,{KEY}") as http:
             for path, status in (("/", 200), ("/healthz", 200), ("/readyz", 200), ("/metrics", 401)):
                 assert (await http.get(path)).status == status, path
             assert (await http.post("/start", json={})).status == 401
-            for key in ("one", "two"):
+            for key in ("one", KEY):
                 answer = await http.get("/metrics", headers={"Authorization": f"Bearer {key}"})
                 assert answer.status == 200
 

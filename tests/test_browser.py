@@ -20,6 +20,7 @@ from tests.browser import (
     words_of,
     write_microphone,
 )
+from tests.canary import KEY
 
 EMBEDDED = {"VOCAL_STT": "pocketsphinx", "VOCAL_LLM": "eliza", "VOCAL_TTS": "espeak", "VOCAL_TURN": "silence"}
 STAND_INS = {"VOCAL_STT": "scripted", "VOCAL_LLM": "echo", "VOCAL_TTS": "tone"}
@@ -212,7 +213,7 @@ def test_no_ghost_call_after_cancel_double_click_or_leaving(server: Server, tmp_
 def test_a_refused_call_says_why(tmp_path: Path) -> None:
     quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
     with (
-        serving(tmp_path, VOCAL_API_KEYS="sesame", VOCAL_MAX_SESSIONS="1", **STAND_INS) as server,
+        serving(tmp_path, VOCAL_API_KEYS=KEY, VOCAL_MAX_SESSIONS="1", **STAND_INS) as server,
         browsing(tmp_path, quiet) as tab,
     ):
         tab.open(server.url)
@@ -222,12 +223,12 @@ def test_a_refused_call_says_why(tmp_path: Path) -> None:
         tab.page.fill("#key", "wrong")
         tab.page.press("#key", "Enter")
         tab.wait_for("() => document.getElementById('alert').textContent.includes('does not know')")
-        tab.page.fill("#key", "sesame")
+        tab.page.fill("#key", KEY)
         tab.page.press("#key", "Enter")
         tab.page.wait_for_selector("body[data-phase=connected]", timeout=WAIT_MS)
         second = tab.page.context.new_page()
         second.goto(server.url)
-        second.evaluate("sessionStorage.setItem('vocal-node-key', 'sesame')")
+        second.evaluate(f"sessionStorage.setItem('vocal-node-key', '{KEY}')")
         second.click("#call")
         second.wait_for_selector("#alert:not([hidden])", timeout=WAIT_MS)
         assert "busy. Try again in" in second.inner_text("#alert")

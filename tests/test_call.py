@@ -26,6 +26,7 @@ from media_server.cli import main
 from pipeline.audio import Pcm, silence
 from pipeline.tasks import cancel_and_wait
 from tests.browser import Server, serving
+from tests.canary import KEY
 
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "tests" / "fixtures" / "audio" / "go-forward.wav"
@@ -99,10 +100,10 @@ def one_failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str
 def test_a_key_is_asked_for_a_wrong_one_refused_and_the_right_one_let_in(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving(tmp_path, **STAND_INS, VOCAL_API_KEYS="right") as server:
+    with serving(tmp_path, **STAND_INS, VOCAL_API_KEYS=KEY) as server:
         assert "wants a key: give it with --key" in one_failure(["--url", server.url], capsys)
         assert "does not know this key" in one_failure(["--url", server.url, "--key", "wrong"], capsys)
-        unknown = ["--url", server.url, "--set", "VOCAL_API_KEYS=right,other", "--agent", "nobody"]
+        unknown = ["--url", server.url, "--set", f"VOCAL_API_KEYS={KEY},other", "--agent", "nobody"]
         assert "no agent 'nobody'" in one_failure(unknown, capsys)
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from media_server.event_loop import SAME_SIGNAL_S
 from media_server.launcher import main as launcher
+from tests.canary import KEY
 from tests.processes import ROOT, STAND_INS, WAIT_S, Printing, await_end, environment, lives, printing
 
 LAUNCHER = str(ROOT / "launcher.py")
@@ -49,7 +50,7 @@ def url_of(launched: Printing, name: str) -> str:
 
 def answer(url: str, **body: str) -> bytes:
     """Ask for something with our key, and with JSON where there is a body."""
-    headers = {"Authorization": "Bearer one-key", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
     with closing(urllib.request.urlopen(request, timeout=WAIT_S)) as response:
         return bytes(response.read())
@@ -59,7 +60,7 @@ def test_all_services_in_one_log_each_restarted_when_it_dies(tmp_path: Path) -> 
     def speak(name: str) -> bytes:
         return answer(f"{urls[name]}/v1/audio/speech", input="Hello.", model="default", voice="default")
 
-    keys = ["--set", "VOCAL_API_KEYS=one-key,another"]
+    keys = ["--set", f"VOCAL_API_KEYS={KEY},another"]
     with printing([LAUNCHER, "--combined-logs", *keys], tmp_path) as launched:
         pids = started(launched, *NAMES)
         urls = {name: url_of(launched, name) for name in NAMES}

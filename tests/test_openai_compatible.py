@@ -28,6 +28,7 @@ from pipeline.stt import openai_compatible
 from pipeline.tasks import closing
 
 from .api_server import OTHERS, OURS, Answer, ApiServer, api_server, delta, event, never, replies, streams, wire_server
+from .canary import KEY
 from .recordings import in_frames, recording
 
 KINDS: tuple[Kind, ...] = ("stt", "llm", "tts")
@@ -291,7 +292,7 @@ COMPLAINTS = {
     '{"error": "plain"}': ": plain",
     '{"message": "m\\u0000\\n  n"}': ": m n",
     '{"detail": [{"loc": ["body"], "msg": "bad field", "input": "I need a cup of tea."}]}': ": bad field",
-    '{"error": {"message": "the key s3cret-key is old"}}': ": the key ... is old",
+    f'{{"error": {{"message": "the key {KEY} is old"}}}}': ": the key ... is old",
     '{"error": {"message": "' + "x" * 5000 + '"}}': ": " + "x" * 200 + "...",
     '{"error": ' * 200 + "1" + "}" * 200: "",
     "[" * 100_000: "",
@@ -304,7 +305,7 @@ COMPLAINTS = {
 @pytest.mark.parametrize("body", COMPLAINTS, ids=range(len(COMPLAINTS)))
 def test_what_a_server_complains_of_is_quoted_briefly_and_without_what_it_was_told(body: str) -> None:
     async def main() -> None:
-        async with asked("llm", replies(body, 400), API_KEY="s3cret-key") as (_, created):
+        async with asked("llm", replies(body, 400), API_KEY=KEY) as (_, created):
             message = await error_of("llm", created)
             assert message == f"the llm server (VOCAL_LLM_URL) refused the request (HTTP 400{COMPLAINTS[body]})"
 

@@ -31,6 +31,7 @@ from pipeline.llm import transformers
 from pipeline.tasks import closing
 
 from . import tiny_llm
+from .canary import HUB_KEY as KEY
 from .vendors import created, refusing, serving, stall
 
 pytest.importorskip("torch", reason="pip install vocal-node[transformers]")
@@ -44,7 +45,6 @@ SYSTEM = Message("system", "You are a helpful voice assistant.")
 HELLO = [SYSTEM, Message("user", "Hello there!")]
 SAYS = "I would love a cup of tea, thanks."
 WITH_BYTES = "Go🚀,你!"
-KEY = "hf_canary0123456789"
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def build(folder: Path, says: str | None = None, *, again: bool = False, templat
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     words = tokenizer(template, "" if says is None else says.encode("ascii", "ignore").decode())
-    size = 64 if says is None else -(-len(words) // 8) * 8
+    size = 64 if says is None else -(-len(words) // 64) * 64  # bitsandbytes packs rows by 32, on CPUs that can
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(

@@ -19,7 +19,8 @@ from pipeline.audio import Pcm
 from pipeline.engines import Kind, load
 from pipeline.threads import EngineThreads, run_in_thread
 
-KEY = "canary-key-0123456789"
+from .canary import KEY as KEY
+
 RATE_HZ = 24_000
 CHARACTER_S = 0.06
 
@@ -315,18 +316,20 @@ async def cartesia_speaks(socket: CartesiaSocket, message: dict[str, Any]) -> No
 
 
 @contextmanager
-def all_vendors() -> Iterator[dict[str, str]]:
-    """Serve all three from a thread of their own; yields the settings with which their engines work."""
+def all_vendors(answer: Script | None = None) -> Iterator[dict[str, str]]:
+    """Serve all three from a thread of their own; yields the settings with which their engines work.
+
+    ``answer`` is given instead of what they would say.
+    """
     settings: dict[str, str] = {}
     ready, over = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
-        answer = saying("That ", "sounds ", "good.")
         scripts = {
-            "GROQ": HttpVendor(answer).handle,
-            "ELEVENLABS": HttpVendor(eleven_speaks).handle,
-            "CARTESIA": CartesiaVendor(cartesia_speaks).handle,
+            "GROQ": HttpVendor(answer or saying("That ", "sounds ", "good.")).handle,
+            "ELEVENLABS": HttpVendor(answer or eleven_speaks).handle,
+            "CARTESIA": answer or CartesiaVendor(cartesia_speaks).handle,
         }
         async with AsyncExitStack() as stack:
             for name, handle in scripts.items():

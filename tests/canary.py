@@ -38,7 +38,7 @@ def watched() -> Iterator[list[str]]:
         Exception.__init__(error, *args)
 
     root.addHandler(watch)
-    VocalError.__init__ = noted  # type: ignore[method-assign]
+    VocalError.__init__ = noted  # type: ignore[assignment, method-assign]
     try:
         yield told
     finally:

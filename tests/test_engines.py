@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
@@ -23,7 +24,7 @@ from pipeline.tasks import closing
 from . import tiny_whisper, virtual_time
 from .browser import serving
 from .recordings import in_frames, recording
-from .vendors import all_vendors
+from .vendors import all_vendors, nothing_is_ended_by_the_garbage_collector
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ASKED = [Message("system", "Be kind."), Message("user", "I need a cup of tea.")]
@@ -79,6 +80,37 @@ def run(main: Coroutine[Any, Any, None], created: object) -> None:
         assert getattr(asyncio.get_running_loop(), "_default_executor", None) is None
 
     asyncio.run(tidy())
+
+
+def descriptors() -> int:
+    """Count open files and sockets; those of tests' own servers are among them."""
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+async def a_hundred_leave_nothing(use: Callable[[], AsyncIterator[Any]], within_s: float | None = None) -> None:
+    """Open and close an engine's iterator a hundred times: at once, before its first item, and after it.
+
+    The latter for as long as ``within_s`` if that is given: who listens may have nothing to say yet.
+    """
+
+    async def open_and_close(n: int) -> None:
+        async with closing(use()) as items:
+            if n % 3:
+                with suppress(TimeoutError):
+                    assert (await asyncio.wait_for(anext(items), 0.001 if n % 3 == 1 else within_s)) is not None
+
+    for n in range(6):
+        await open_and_close(n)
+    tasks, before = len(asyncio.all_tasks()), descriptors()
+    for n in range(100):
+        await open_and_close(n)
+    for _ in range(100):  # the other end of a connection closes it a moment later
+        if len(asyncio.all_tasks()) <= tasks and descriptors() <= before + 4:
+            break
+        await asyncio.sleep(0.05)
+    assert len(asyncio.all_tasks()) <= tasks
+    assert descriptors() <= before + 4
+    await nothing_is_ended_by_the_garbage_collector()
 
 
 ELSEWHERE = {"xtts": "tests/test_xtts.py: random weights say nothing of any length"}
@@ -209,6 +241,21 @@ def test_stt_passes_on_what_its_input_raises(name: str) -> None:
         run(main(stt), stt)
 
 
+@each("stt")
+def test_stt_leaves_nothing_of_a_hundred_callers_who_hang_up(name: str) -> None:
+    async def then_nothing() -> AsyncIterator[Any]:
+        async for frame in in_frames(recording("go-forward.wav")[:8_000]):
+            yield frame
+        await asyncio.Event().wait()
+
+    async def main(stt: Any) -> None:
+        await a_hundred_leave_nothing(lambda: stt.transcribe(then_nothing(), "en"), within_s=0.02)
+        assert (await transcripts(stt, recording("go-forward.wav")))[-1].text
+
+    with engine("stt", name) as stt:
+        run(main(stt), stt)
+
+
 # --- llm
 
 
@@ -254,6 +301,16 @@ def test_llm_stops_when_closed_and_serves_several_at_once(name: str) -> None:
             assert await anext(deltas)
         answers = await asyncio.gather(*(answer(llm) for _ in range(5)))
         assert all(answers)
+
+    with engine("llm", name) as llm:
+        run(main(llm), llm)
+
+
+@each("llm")
+def test_llm_leaves_nothing_of_a_hundred_answers_that_are_cut_off(name: str) -> None:
+    async def main(llm: Any) -> None:
+        await a_hundred_leave_nothing(lambda: llm.complete(ASKED))
+        assert await answer(llm)
 
     with engine("llm", name) as llm:
         run(main(llm), llm)
@@ -314,6 +371,16 @@ def test_tts_stops_when_closed_and_speaks_on_for_others(name: str) -> None:
         together = await asyncio.gather(*(speech(tts, "Hello there.") for _ in range(5)))
         assert [len(pcm) for pcm in together] == pytest.approx([len(alone)] * 5, rel=0.01)
         assert [np.abs(pcm).max() for pcm in together] == pytest.approx([np.abs(alone).max()] * 5, rel=0.2)
+
+    with engine("tts", name) as tts:
+        run(main(tts), tts)
+
+
+@each("tts")
+def test_tts_leaves_nothing_of_a_hundred_sentences_that_are_cut_off(name: str) -> None:
+    async def main(tts: Any) -> None:
+        await a_hundred_leave_nothing(lambda: tts.synthesize("A long story. " * 20, None, "en", 1.0))
+        assert len(await speech(tts, "Hello there."))
 
     with engine("tts", name) as tts:
         run(main(tts), tts)

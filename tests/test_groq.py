@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -176,11 +177,15 @@ def test_closing_ends_the_request_and_leaves_nothing() -> None:
 
     async def main() -> None:
         async with groq(script) as (engine, vendor):
+            took_s = []
             for _ in range(20):
                 vendor.left.clear()
                 async with closing(engine.complete(ASKED)) as deltas:
                     assert await anext(deltas) == "One"
+                    began_s = asyncio.get_running_loop().time()
                 await vendor.left.wait()
+                took_s.append(asyncio.get_running_loop().time() - began_s)
+            assert median(took_s) < 0.05, "from closing to the vendor's knowing"
             await nothing_is_ended_by_the_garbage_collector()
 
     run(main())

@@ -359,7 +359,9 @@ def test_rubbish_is_an_error_and_no_answer(content_type: str, body: bytes) -> No
         await response.write(body)
         return response
 
-    assert failure(script)[0].startswith("llm groq: ")
+    told, times = failure(script)
+    assert told.startswith("llm groq: Groq sent something that is no answer (")
+    assert times == 1
 
 
 def test_an_error_within_the_stream_is_told() -> None:

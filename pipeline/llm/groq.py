@@ -39,6 +39,9 @@ TEMPERATURE = 0.7
 MAX_TOKENS = 1024
 TIMEOUT_S = 15.0
 
+NO_STREAM = ("text/html", "text/plain", "application/json")
+"""What a page or a message of a proxy comes as, with status 200; the SDK finds no event in it."""
+
 REASONING: Mapping[str, Mapping[str, Any]] = {
     "openai/gpt-oss": {"reasoning_effort": "low", "include_reasoning": False},
     "qwen/": {"reasoning_effort": "none", "reasoning_format": "hidden"},
@@ -73,6 +76,8 @@ class GroqLanguageModel:
         with self._in_words():
             stream = await self._completions.create(messages=said, stream=True, **self._request)
             try:
+                if (kind := stream.response.headers.get("content-type", "")).startswith(NO_STREAM):
+                    raise GROQ.rubbish(kind[:64])
                 async for chunk in stream:
                     for choice in chunk.choices:
                         finish = choice.finish_reason or finish

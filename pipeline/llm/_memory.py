@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
-from pipeline.errors import EngineUnavailable
+from pipeline import memory
+from pipeline.memory import GIB
 
 from ._batch import Limits
 from ._checkpoint import Checkpoint
 
-GIB = 1 << 30
 CUDA_WORK_BYTES = 1 * GIB
 CPU_WORK_BYTES = GIB // 4
 """For what a step computes with, besides weights and cache."""
@@ -36,12 +34,9 @@ def limits(
     weights = weight_bytes(checkpoint, item_bytes, bits) + (CUDA_WORK_BYTES if cuda else CPU_WORK_BYTES)
     each_token = token_bytes(config, item_bytes)
     free = free_bytes(device)
-    if (needs := weights + each_token * context / CACHE_SHARE) > free:
-        smaller = "" if bits or checkpoint.quantized or not cuda else ", set VOCAL_TRANSFORMERS_BITS=4"
-        raise EngineUnavailable(
-            f"memory: {name} needs {needs / GIB:.1f} GiB on {device}, {free / GIB:.1f} GiB are free; "
-            f"free some{smaller} or set VOCAL_TRANSFORMERS_MODEL to a smaller one"
-        )
+    smaller = "" if bits or checkpoint.quantized or not cuda else ", set VOCAL_TRANSFORMERS_BITS=4"
+    instead = f"free some{smaller} or set VOCAL_TRANSFORMERS_MODEL to a smaller one"
+    memory.require(name, weights + each_token * context / CACHE_SHARE, free, str(device), instead)
     tokens = min(calls * context, int((free - weights) * CACHE_SHARE / each_token))
     return Limits(calls, tokens, CUDA_STEP_TOKENS if cuda else CPU_STEP_TOKENS)
 
@@ -72,21 +67,4 @@ def free_bytes(device: Any) -> float:
         import torch
 
         return int(torch.cuda.mem_get_info(device)[0])
-    return min(_available_bytes(Path("/proc/meminfo")), _container_bytes(Path("/sys/fs/cgroup")))
-
-
-def _available_bytes(meminfo: Path) -> int:
-    """Read what Linux says; where there is none, the size of all memory must do."""
-    if not meminfo.exists():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
-
-
-def _container_bytes(cgroup: Path) -> float:
-    """Read what a container's limit leaves (cgroup v2, https://docs.kernel.org/admin-guide/cgroup-v2.html)."""
-    try:
-        most, used = ((cgroup / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return int(most) - int(used)
-    except (OSError, ValueError):  # no limit ("max"), or no cgroup v2
-        return float("inf")
+    return memory.free_bytes()

@@ -8,6 +8,7 @@ in a hundred, over which it begins to repeat itself: those are decoded again wit
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import memory
 from pipeline.audio import SPEECH_RATE_HZ, Pcm, silence, to_float32
 from pipeline.errors import EngineError, EngineUnavailable, NotOffered
 
@@ -50,8 +52,17 @@ PROMPT_TOKENS = 32
 PROMPT_STEP = 8
 """Longer ones are cut to a multiple of this: utterances are decoded together whose prompts are equally long."""
 
+WORK_BYTES = 200_000_000
+"""For what decoding takes besides the weights: 30 s encoded, and the caches of a batch."""
+
+SMALLER = "free some, or set VOCAL_WHISPER_MODEL to a smaller one"
+
 OTHER_CODES = {"nb": "no", "jv": "jw", "iw": "he", "fil": "tl"}
 """Languages that Whisper knows by another code."""
+
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|ALLOC_FAILED", re.IGNORECASE)
+"""How CTranslate2, C++ and cuBLAS say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,9 @@ class Whisper:
     def __init__(self, folder: Path, settings: WhisperSettings) -> None:
         """Load and warm it. Blocks for seconds. Raises EngineUnavailable."""
         self._settings = settings
+        size_bytes = (folder / "model.bin").stat().st_size
+        if settings.device == "cpu":
+            memory.require(settings.model, size_bytes + WORK_BYTES, memory.free_bytes(), "the CPU", SMALLER)
         try:
             self._model = _load(folder, settings)
             self._features = _feature_extractor(self._model)
@@ -119,6 +133,10 @@ class Whisper:
             self.hear([Speech(silence(SPEECH_RATE_HZ), None)])
         except Exception as error:  # each of its three libraries has its own, and tokenizers plain Exceptions
             name = f"{settings.model} on {settings.device} as {settings.compute_type}"
+            if _OUT_OF_MEMORY.search(str(error)):
+                raise EngineUnavailable(
+                    f"memory: the weights of {name} are {size_bytes / memory.GIB:.1f} GiB and did not fit; {SMALLER}"
+                ) from error
             raise EngineUnavailable(f"a model that runs here: {name}: {' '.join(str(error).split()):.300}") from error
 
     def language(self, asked: str | None) -> str | None:

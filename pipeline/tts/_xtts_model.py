@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from pipeline import memory
 from pipeline.errors import EngineUnavailable
 from pipeline.torch_audio import import_torchaudio
 
@@ -28,6 +29,9 @@ DOUBLED: Final = ("gpt.gpt_inference.", "gpt.gpt.wte.", "gpt.gpt.wpe.")
 """Weights that older checkpoints hold a second time."""
 MASKS: Final = (".attn.bias", ".attn.masked_bias")
 """What older versions of transformers stored with GPT-2."""
+
+WEIGHTS_AND_WORK: Final = 1.5
+"""Times the weights are taken, with what a step computes with."""
 
 _CODE = re.compile(r"unsupported global:? (?:GLOBAL )?([\w.]{1,80})", re.IGNORECASE)
 """How torch names what a pickle would call."""
@@ -66,6 +70,8 @@ class Checkpoint:
 def load(folder: Path, device: str) -> Checkpoint:
     """Load the checkpoint in ``folder``. Blocks for seconds. Raises EngineUnavailable saying what is wrong with it."""
     config_json = _config_json(folder / "config.json")
+    if device == "cpu":  # before anything is loaded: a process that takes too much is killed without a word
+        _require_memory((folder / "model.pth").stat().st_size, memory.free_bytes(), device)
     import_torchaudio()
     importlib.import_module("transformers").logging.set_verbosity_error()  # it warns of GPT-2's defaults, unused here
     xtts_module = importlib.import_module("TTS.tts.models.xtts")
@@ -171,12 +177,14 @@ def _fill(xtts: Any, weights: dict[str, Tensor], folder: Path) -> None:
 def _placed(xtts: Any, device: torch.device) -> Any:
     needed = sum(weight.nbytes for weight in xtts.state_dict().values())
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if free < 1.5 * needed:
-            has = f"{1.5 * needed / 1e9:.1f} GB of GPU memory, of which {free / 1e9:.1f} are free"
-            raise EngineUnavailable(f"tts xtts needs {has}: free some, or set VOCAL_XTTS_DEVICE=cpu")
+        _require_memory(needed, torch.cuda.mem_get_info(device)[0], str(device))
     _drop_weight_norm(xtts.hifigan_decoder.waveform_decoder)
     return torch.nn.Module.eval(xtts.to(device).requires_grad_(False))
+
+
+def _require_memory(weight_bytes: int, free_bytes: float, where: str) -> None:
+    elsewhere = "" if where == "cpu" else ", or set VOCAL_XTTS_DEVICE=cpu"
+    memory.require("tts xtts", WEIGHTS_AND_WORK * weight_bytes, free_bytes, where, f"free some{elsewhere}")
 
 
 def _drop_weight_norm(generator: Any) -> None:

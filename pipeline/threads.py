@@ -70,6 +70,20 @@ class EngineThreads:
         self._stops.discard(stop)
 
 
+def within(limit_s: float, work: Callable[[], Out]) -> Out:
+    """Wait ``limit_s`` at most for a blocking call that nothing can end. Raises TimeoutError: it goes on, unheard."""
+    done: Future[Out] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name=f"within {limit_s:g} s", daemon=True).start()
+    return done.result(limit_s)
+
+
 async def run_in_thread(threads: EngineThreads, work: Callable[[], Out]) -> Out:
     """Run one blocking call. Canceling returns at once; a call that has begun finishes, and its result is dropped."""
     return await asyncio.wrap_future(threads.submit(work))

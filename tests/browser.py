@@ -108,7 +108,8 @@ class Server:
 def serving(folder: Path, **settings: str) -> Iterator[Server]:
     """Run ``vocal-node serve`` with these variables, none of the developer's own, until the block ends."""
     mine = {k: v for k, v in os.environ.items() if not (k.startswith("VOCAL_") or k.endswith(("_API_KEY", "_proxy")))}
-    environment = mine | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "VOCAL_DATA_DIR": str(folder), **settings}
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "VOCAL_DATA_DIR": str(folder), "VOCAL_OFFLINE": "1"}
+    environment = mine | ours | settings
     command = [sys.executable, "-m", "media_server", "serve", "--host", "127.0.0.1", "--port", "0"]
     log = folder / "server.log"
     with (

@@ -16,6 +16,10 @@ from tests.postgres import Postgres, running_postgres
 
 THREADS_MAY_END_S = 5.0
 
+os.environ["VOCAL_OFFLINE"] = "1"
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+"""No test asks a hub but its own; with settings that do not say so, it finds nobody there."""
+
 
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:

@@ -32,7 +32,7 @@ STAND_INS = {
 def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return our environment without the developer's settings, with stand-ins and ``settings``."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("VOCAL_") and not k.endswith("_API_KEY")}
-    return {**inherited, **STAND_INS, **(settings or {})}
+    return {**inherited, "VOCAL_OFFLINE": "1", **STAND_INS, **(settings or {})}
 
 
 def lives(pid: int) -> bool:

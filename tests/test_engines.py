@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, get_args
 
@@ -123,14 +124,15 @@ def each(kind: Kind) -> pytest.MarkDecorator:
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in names(kind)])
 def test_every_engine_says_what_it_is_and_what_it_lacks(kind: Kind, name: str) -> None:
-    found = engines.module(kind, name).describe({})
+    nothing = {"VOCAL_OFFLINE": "1"}
+    found = engines.module(kind, name).describe(nothing)
     assert found.note
     if found.lacks is None:
         with engine(kind, name) as created:
             assert isinstance(created, engines.CONTRACTS[kind])
     else:
         with pytest.raises(EngineUnavailable):
-            load(kind, name, {})
+            load(kind, name, nothing)
 
 
 # --- vad
@@ -502,9 +504,10 @@ def test_a_name_is_taken_at_its_word(shelf: dict[str, ModuleType]) -> None:
         choose("turn", "broken", {})
 
 
-def test_auto_on_this_machine_takes_the_embedded_engines() -> None:
+def test_auto_without_models_keys_and_network_takes_the_embedded_engines(tmp_path: Path) -> None:
+    bare = {"VOCAL_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     expected = {"vad": "silero", "stt": "pocketsphinx", "llm": "eliza", "tts": "espeak", "turn": "silence"}
-    assert {kind: usable(kind, {})[0][0] for kind in KINDS} == expected
+    assert {kind: usable(kind, bare)[0][0] for kind in KINDS} == expected
 
 
 def test_an_unknown_engine_is_told_which_there_are() -> None:

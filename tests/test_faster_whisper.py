@@ -15,23 +15,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aiohttp import web
 
+from pipeline import memory, model_hub
 from pipeline.audio import SPEECH_RATE_HZ, AudioFrame, Pcm, silence, to_float32
 from pipeline.errors import EngineError, EngineUnavailable, NotOffered
 from pipeline.events import Transcript
-from pipeline.stt import _whisper_settings, faster_whisper, pocketsphinx
+from pipeline.stt import _whisper, _whisper_settings, faster_whisper, pocketsphinx
 from pipeline.stt._batches import Batches
 from pipeline.stt._growing import HELD_MAX_SAMPLES, Growing, quietest
 from pipeline.stt._whisper import FRAMES_PER_S, Decoded, Heard, Speech, Whisper, is_speech
 from pipeline.stt._whisper_files import REPOSITORIES
-from pipeline.stt._whisper_settings import ways
+from pipeline.stt._whisper_settings import WhisperSettings, ways
 from pipeline.stt._whisper_utterance import PIECE_SAMPLES, WhisperUtterance
 from pipeline.tasks import closing
 
+from .hub_server import Hub, serving_in_thread
 from .recordings import in_frames, recording
 from .tiny_whisper import Script, build
-from .vendors import serving
 
 SPOKEN = "go-forward.wav"
 Stt = faster_whisper.FasterWhisperSpeechToText
@@ -295,17 +295,22 @@ def test_a_directory_will_do_and_ranks_above_pocketsphinx(models: Callable[..., 
     assert found.note == f"Whisper {models(THANKS)} on cpu"
 
 
-def test_the_hub_s_cache_is_looked_into_and_used(models: Callable[..., Path], tmp_path: Path) -> None:
-    settings = {"HF_HOME": str(tmp_path), "VOCAL_WHISPER_DEVICE": "cpu"}
-    assert faster_whisper.describe(settings).lacks == (
-        "a model: base.en is not in the cache; VOCAL_WHISPER_DOWNLOAD=1 lets it be downloaded, "
-        "VOCAL_WHISPER_MODEL names a directory"
-    )
-    cached = tmp_path / "hub" / "models--Systran--faster-whisper-base.en"
+def cache(home: Path, size: str, model: Path) -> None:
+    """Lay a model into the hub's cache as its library does."""
+    cached = home / "hub" / f"models--Systran--faster-whisper-{size}"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text("0123abc")
     (cached / "snapshots").mkdir()
-    (cached / "snapshots" / "0123abc").symlink_to(models(THANKS))
+    (cached / "snapshots" / "0123abc").symlink_to(model)
+
+
+def test_the_hub_s_cache_is_looked_into_and_used(models: Callable[..., Path], tmp_path: Path) -> None:
+    settings = {"HF_HOME": str(tmp_path), "VOCAL_WHISPER_DEVICE": "cpu", "VOCAL_OFFLINE": "1"}
+    assert faster_whisper.describe(settings).lacks == (
+        "a model: base.en is not here; `vocal-node models fetch faster_whisper` brings it, "
+        "VOCAL_WHISPER_MODEL names another"
+    )
+    cache(tmp_path, "base.en", models(THANKS))
     assert faster_whisper.describe(settings).lacks is None
     with engine(settings) as stt:
         assert asyncio.run(transcripts(stt, recording(SPOKEN)))[-1].text == "Thank you."
@@ -322,68 +327,70 @@ def test_looking_imports_nothing_heavy(models: Callable[..., Path]) -> None:
 
 def test_sizes_are_the_library_s() -> None:
     assert importlib.import_module("faster_whisper.utils")._MODELS == REPOSITORIES
+    assert all(faster_whisper.model({}, size).known for size in REPOSITORIES)
 
 
-@contextmanager
-def hub(files: Path) -> Iterator[str]:
-    """Serve a hub that has one model, from a thread of its own."""
-    ready, over, urls = threading.Event(), asyncio.Event(), list[str]()
-    loop = asyncio.new_event_loop()
-
-    contents = {file.name: file.read_bytes() for file in files.iterdir()}
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        path = request.path
-        if "Systran/faster-whisper-tiny" not in path:
-            return web.json_response({}, status=404, headers={"X-Error-Code": "RepoNotFound"})
-        if "/tree/" in path:
-            return web.json_response(
-                [{"type": "file", "path": name, "size": len(c), "oid": "b" * 40} for name, c in contents.items()]
-            )
-        if path.startswith("/api/"):
-            siblings = [{"rfilename": name} for name in contents]
-            return web.json_response({"id": "m", "sha": "a" * 40, "siblings": siblings})
-        content = contents[path.rpartition("/")[2]]
-        headers = {"ETag": f'"{hash(content)}"', "X-Repo-Commit": "a" * 40}
-        return web.Response(body=content, headers=headers)
-
-    async def serve() -> None:
-        async with serving(answer) as url:
-            urls.append(url)
-            ready.set()
-            await over.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="hub")
-    thread.start()
-    try:
-        assert ready.wait(10)
-        yield urls[0]
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-        loop.close()
-
-
-def test_a_model_is_downloaded_only_where_that_is_allowed(models: Callable[..., Path], tmp_path: Path) -> None:
-    with hub(models(THANKS)) as url:
+def test_a_model_that_is_not_here_is_downloaded_unless_that_is_forbidden(
+    models: Callable[..., Path], tmp_path: Path
+) -> None:
+    hub = Hub.of("Systran/faster-whisper-tiny", models(THANKS))
+    with serving_in_thread(hub) as url:
         settings = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path), "VOCAL_WHISPER_MODEL": "tiny"}
-        allowed = settings | {"VOCAL_WHISPER_DOWNLOAD": "1"}
-        for refused in (settings, allowed | {"HF_HUB_OFFLINE": "1"}):
-            with pytest.raises(EngineUnavailable, match="tiny is not in the cache"):
-                faster_whisper.create(refused)
-        assert faster_whisper.describe(allowed).lacks is None
+        for forbids in ("VOCAL_OFFLINE", "HF_HUB_OFFLINE"):
+            assert "models fetch faster_whisper" in str(faster_whisper.describe(settings | {forbids: "1"}).lacks)
+            with pytest.raises(EngineUnavailable, match="tiny is not here; `vocal-node models fetch faster_whisper`"):
+                faster_whisper.create(settings | {forbids: "1"})
+        found = faster_whisper.describe(settings)
+        assert (found.lacks, found.note) == (None, "Whisper tiny on cpu, downloaded when first used (78 MB)")
+        assert hub.asked == []
         with pytest.raises(EngineUnavailable, match="the hub has no Systran/faster-whisper-medium"):
-            faster_whisper.create(allowed | {"VOCAL_WHISPER_MODEL": "medium"})
-        with engine(allowed) as stt:
+            faster_whisper.create(settings | {"VOCAL_WHISPER_MODEL": "medium"})
+        with engine(settings) as stt:
             assert asyncio.run(transcripts(stt, recording(SPOKEN)))[-1].text == "Thank you."
-    with engine(settings):
+    assert faster_whisper.describe(settings).note == "Whisper tiny on cpu"
+    with engine(settings | {"VOCAL_OFFLINE": "1"}):
         pass  # it is in the cache now
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
-    settings = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "VOCAL_WHISPER_DOWNLOAD": "1"}
-    with pytest.raises(EngineUnavailable, match=r"the hub, .* reached for Systran/faster-whisper-base\.en \(\w+\)"):
-        faster_whisper.create(settings | {"VOCAL_WHISPER_DEVICE": "cpu"})
+def test_a_hub_that_did_not_answer_is_not_asked_for_the_next_best(
+    models: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_whisper_settings, "_has_gpu", lambda: True)
+    settings = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    reason = r"the hub, .* reached for Systran/faster-whisper-small\.en \(\w+\)"
+    asked = list[str]()
+    ask = model_hub.ask
+
+    def noting(model: str, files: Sequence[str], own: Mapping[str, str]) -> model_hub.Offer:
+        asked.append(model)
+        return ask(model, files, own)
+
+    monkeypatch.setattr(model_hub, "ask", noting)
+    with pytest.raises(EngineUnavailable, match=reason):
+        faster_whisper.create(settings)
+    assert asked == ["Systran/faster-whisper-small.en"]
+    cache(tmp_path, "base.en", models(THANKS))
+    with engine(settings) as stt:
+        assert asyncio.run(transcripts(stt, recording(SPOKEN)))[-1].text == "Thank you."
+
+
+def test_a_model_that_does_not_fit_says_what_it_needs_and_what_there_is(
+    models: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: memory.GIB / 10)
+    with pytest.raises(EngineUnavailable, match=r"memory: .* needs 0\.2 GiB on the CPU, 0\.1 GiB are free; .*_MODEL"):
+        faster_whisper.create(on(models(THANKS)))
+
+
+def test_a_gpu_that_is_full_is_told_with_the_size_of_the_model(
+    models: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, settings: WhisperSettings) -> object:
+        raise RuntimeError("CUDA failed with error out of memory")
+
+    monkeypatch.setattr(_whisper, "_load", full)
+    with pytest.raises(EngineUnavailable, match=r"memory: the weights of .* on cuda as float16 are 0\.0 GiB and did"):
+        faster_whisper.create(on(models(THANKS), DEVICE="cuda"))
 
 
 def broken(models: Callable[..., Path], tmp_path: Path, **files: bytes | None) -> dict[str, str]:
@@ -428,7 +435,7 @@ def test_a_damaged_model_is_refused(models: Callable[..., Path], tmp_path: Path,
     [
         ({"VOCAL_WHISPER_MODEL": "/no/such/directory"}, "VOCAL_WHISPER_MODEL that is a directory, a hub id, or a size"),
         ({"VOCAL_WHISPER_MODEL": "enormous"}, "not 'enormous'"),
-        ({"VOCAL_WHISPER_MODEL": "somebody/whisper"}, "somebody/whisper is not in the cache"),
+        ({"VOCAL_WHISPER_MODEL": "somebody/whisper", "VOCAL_OFFLINE": "1"}, "somebody/whisper is not here"),
         ({"VOCAL_WHISPER_DEVICE": "tpu"}, "VOCAL_WHISPER_DEVICE that is auto, cpu, cuda or cuda:N, not 'tpu'"),
         ({"VOCAL_WHISPER_BEAM_SIZE": "0"}, "VOCAL_WHISPER_BEAM_SIZE must be at least 1"),
         ({"VOCAL_WHISPER_PARTIAL_MS": "often"}, "VOCAL_WHISPER_PARTIAL_MS must be a number"),

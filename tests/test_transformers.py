@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import json
 import shutil
 import subprocess
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +30,7 @@ from pipeline.tasks import closing
 
 from . import tiny_llm
 from .canary import HUB_KEY as KEY
+from .hub_server import Hub
 from .vendors import created, refusing, serving, stall
 
 pytest.importorskip("torch", reason="pip install vocal-node[transformers]")
@@ -604,49 +603,23 @@ def test_describing_is_cheap_and_says_when_to_choose_it(random_model: Path, tmp_
 # --- the hub
 
 
-class Hub:
-    """Serves one model as https://huggingface.co does: what the library asks for when it downloads."""
-
-    def __init__(self, model: Path, name: str) -> None:
-        self._files = {f.name: f.read_bytes() for f in model.iterdir()}
-        self._name = name
-        self.sha = "0" * 40
-        self.asked: list[str] = []
-        self.keys: set[str | None] = set()
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(request.path)
-        self.keys.add(request.headers.get("Authorization"))
-        if request.path.startswith(f"/api/models/{self._name}"):
-            siblings = [{"rfilename": name, "size": len(held)} for name, held in self._files.items()]
-            tree = [{"type": "file", "path": s["rfilename"], "size": s["size"], "oid": "0"} for s in siblings]
-            answered = tree if "/tree/" in request.path else {"id": self._name, "sha": self.sha, "siblings": siblings}
-            return web.json_response(answered)
-        held = self._files.get(request.path.rpartition("/")[2])
-        if held is None:
-            return web.json_response({}, status=404, headers={"X-Error-Code": "EntryNotFound"})
-        tag = f'"{hashlib.sha256(held).hexdigest()}"'
-        return web.Response(body=held, headers={"ETag": tag, "X-Repo-Commit": self.sha})
-
-
 async def asked_of_hub(url: str, home: Path, **more: str) -> Any:
     hub = {"HF_ENDPOINT": url, "HF_HOME": str(home), "VOCAL_TRANSFORMERS_MODEL": "maker/model"}
     return await created("llm", "transformers", {**hub, "VOCAL_TRANSFORMERS_DEVICE": "cpu", **more})
 
 
-def test_a_model_is_downloaded_once(polite_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # the download's progress bar would keep a thread for good
-    hub = Hub(broken(polite_model, "with a pickle", lambda f: (f / "x.bin").write_bytes(b"pickle")), "maker/model")
+def test_a_model_is_downloaded_once(polite_model: Path, tmp_path: Path) -> None:
+    hub = Hub.of("maker/model", broken(polite_model, "with a pickle", lambda f: (f / "x.bin").write_bytes(b"pickle")))
 
     async def main() -> None:
         async with serving(hub.handle) as url:
             llm = await asked_of_hub(url, tmp_path, HUGGINGFACE_API_KEY=KEY)
             assert await answer(llm) == SAYS
             engines.close(llm)
-            assert hub.keys == {f"Bearer {KEY}"}
-            assert not any(path.endswith("x.bin") for path in hub.asked)
+            assert {asked.key for asked in hub.asked} == {f"Bearer {KEY}"}
+            assert not any(asked.path.endswith("x.bin") for asked in hub.asked)
             hub.asked.clear()
-            for more in ({}, {"HF_HUB_OFFLINE": "1"}):
+            for more in ({}, {"HF_HUB_OFFLINE": "1"}, {"VOCAL_OFFLINE": "1"}):
                 llm = await asked_of_hub(url, tmp_path, **more)
                 assert await answer(llm) == SAYS
                 engines.close(llm)
@@ -701,7 +674,8 @@ def test_a_hub_that_cannot_be_reached_is_said_soon(tmp_path: Path, monkeypatch: 
                     await asked_of_hub(url, tmp_path)
         with pytest.raises(EngineUnavailable, match="the hub, which cannot be reached for maker/model"):
             await asked_of_hub(url, tmp_path)
-        with pytest.raises(EngineUnavailable, match="not downloaded, while HF_HUB_OFFLINE forbids it"):
-            await asked_of_hub(url, tmp_path, HF_HUB_OFFLINE="1")
+        for forbids in ("HF_HUB_OFFLINE", "VOCAL_OFFLINE"):
+            with pytest.raises(EngineUnavailable, match="maker/model is not here; `vocal-node models fetch transf"):
+                await asked_of_hub(url, tmp_path, **{forbids: "1"})
 
     run(main())

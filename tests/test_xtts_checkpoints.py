@@ -22,6 +22,7 @@ from tests.xtts_checkpoint import (  # skips without the extra
 import torch
 from TTS.tts.configs.xtts_config import XttsConfig
 
+from pipeline import memory
 from pipeline.errors import EngineError, EngineUnavailable
 from pipeline.tts import _xtts_latents as latents_module
 from pipeline.tts import _xtts_model as model
@@ -129,12 +130,35 @@ def test_an_incomplete_checkpoint_says_what_is_missing(folder: Path, file: str) 
 
 
 def test_without_a_folder_it_says_what_to_set(tmp_path: Path) -> None:
-    assert xtts.describe({}).lacks == "XTTS_MODEL_PATH, the folder of an XTTS-v2 checkpoint"
+    assert xtts.describe({"HF_HOME": str(tmp_path)}).lacks == (
+        "a model: coqui/XTTS-v2 is not here; `vocal-node models fetch xtts` brings it, XTTS_MODEL_PATH names another"
+    )
     nowhere = tmp_path / "nowhere"
     lacks = f"XTTS_MODEL_PATH that is there: no folder {nowhere}"
     assert xtts.describe({"XTTS_MODEL_PATH": str(nowhere)}).lacks == lacks
     with pytest.raises(EngineUnavailable, match="no folder"):
         create(nowhere)
+
+
+def test_the_fetched_one_is_taken_where_no_folder_is_named(folder: Path, tmp_path: Path) -> None:
+    """It lies in the hub's cache; a folder that is named wins, and the licence keeps anything from being downloaded."""
+    cached = tmp_path / "hub" / "models--coqui--XTTS-v2"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0123abc")
+    (cached / "snapshots").mkdir()
+    settings = {"HF_HOME": str(tmp_path), "VOCAL_XTTS_DEVICE": "cpu", "VOCAL_DATA_DIR": str(tmp_path / "data")}
+    with pytest.raises(EngineUnavailable, match="`vocal-node models fetch xtts`"):
+        xtts.create(settings | {"COQUI_TOS_AGREED": "1"})
+    (cached / "snapshots" / "0123abc").symlink_to(folder)
+    assert xtts.describe(settings).lacks is None
+    assert xtts.model(settings | {"XTTS_MODEL_PATH": str(folder)}).repository == ""
+    xtts.create(settings).close()
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10_000_000.0)
+    with pytest.raises(EngineUnavailable, match=r"memory: tts xtts needs 0\.\d GiB on cpu, 0\.0 GiB are free; fre"):
+        create(folder)
 
 
 def test_without_the_packages_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import model_hub
-from pipeline.engines import Settings
 from pipeline.errors import EngineUnavailable
+from pipeline.models import Known, Model
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 """What is downloaded: never a pickle, never code."""
+
+SETTING = "VOCAL_TRANSFORMERS_MODEL"
+
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+KNOWN = {LLAMA: Known(16_070_000_000, "Llama 3.1 Community License")}
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -46,22 +51,23 @@ def is_path(model: str) -> bool:
     return model.startswith(("/", "./", "../", "~")) or Path(model).is_dir()
 
 
-def find(model: str, settings: Settings) -> Checkpoint:
-    """Return the model, downloaded if need be: may take long. Raises EngineUnavailable in one line."""
-    if is_path(model):
-        folder = Path(model).expanduser()
-        if not folder.is_dir():
-            raise EngineUnavailable(f"VOCAL_TRANSFORMERS_MODEL that is there: no directory {model}")
-        return read(folder, model)
-    if not model_hub.ID.fullmatch(model):
-        raise EngineUnavailable(f"VOCAL_TRANSFORMERS_MODEL that is a directory or a model's id, not {model!r:.100}")
-    if (here := model_hub.cached(model, settings)) is not None:
-        try:
-            return read(here, model)
-        except EngineUnavailable:  # a download that was cut off: it goes on where it was
-            if model_hub.offline(settings):
-                raise
-    return read(model_hub.download(model, FILES, settings), model)
+def described(name: str) -> Model:
+    """Return what is known of a model. Raises EngineUnavailable where no model can have this name."""
+    path = is_path(name)
+    if path and not Path(name).expanduser().is_dir():
+        raise EngineUnavailable(f"{SETTING} that is there: no directory {name}")
+    if not path and not model_hub.ID.fullmatch(name):
+        raise EngineUnavailable(f"{SETTING} that is a directory or a model's id, not {name!r:.100}")
+    return Model(
+        engine="transformers",
+        name=name,
+        repository="" if path else name,
+        files=FILES,
+        setting=SETTING,
+        check=lambda folder: read(folder, name),
+        needs="pip install 'vocal-node[transformers]'; a GPU for anything but a small model",
+        known=KNOWN.get(name),
+    )
 
 
 def read(folder: Path, name: str) -> Checkpoint:

@@ -4,8 +4,8 @@ Settings: ``VOCAL_TRANSFORMERS_MODEL`` (a hub's id or a directory), ``HUGGINGFAC
 ``ENABLE_LOCAL_MODEL`` (0 switches this engine off), ``VOCAL_TRANSFORMERS_BITS`` (4 or 8: quantized by bitsandbytes),
 ``VOCAL_TRANSFORMERS_DEVICE``, ``VOCAL_TRANSFORMERS_DTYPE``, ``VOCAL_TRANSFORMERS_TEMPERATURE`` (0: always the likeliest
 word), ``VOCAL_TRANSFORMERS_MAX_TOKENS`` (of an answer), ``VOCAL_TRANSFORMERS_CONTEXT_TOKENS`` (of a conversation, the
-answer included) and ``VOCAL_TRANSFORMERS_CALLS`` (how many are answered at once). Where models are kept: ``HF_HOME``;
-``HF_HUB_OFFLINE`` forbids downloads.
+answer included) and ``VOCAL_TRANSFORMERS_CALLS`` (how many are answered at once). A model that is not here is
+downloaded (`pipeline.models`); `pipeline.model_hub` says where it lies and what forbids that.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import model_hub
+from pipeline import model_hub, models
 from pipeline.engines import Settings, Usable, number
 from pipeline.errors import EngineError, EngineUnavailable
 from pipeline.events import Message
+from pipeline.model_hub import readable
+from pipeline.models import Model
 from pipeline.tasks import closing
 
 from . import _checkpoint
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+MODEL = _checkpoint.LLAMA
 GATED = ("meta-llama/", "google/gemma", "mistralai/")
 """Whose models are only given to those who have asked, so that it can be said before the hub is asked."""
 
@@ -78,25 +79,42 @@ class TransformersLanguageModel:
             raise EngineError("llm transformers: the model gave no words; VOCAL_TRANSFORMERS_MODEL names another")
 
 
+def model(settings: Settings, name: str = "") -> Model:
+    """Return the model that would be run, or another one by its name. Raises EngineUnavailable."""
+    return _checkpoint.described(name or settings.get(_checkpoint.SETTING, "").strip() or MODEL)
+
+
 def describe(settings: Settings) -> Usable:
     """Chosen by itself on a machine with a GPU that has the model, and wherever one is named. Imports nothing heavy."""
-    named = settings.get("VOCAL_TRANSFORMERS_MODEL", "").strip()
-    model = named or MODEL
-    here = _checkpoint.is_path(model) or model_hub.cached(model, settings) is not None
+    named = settings.get(_checkpoint.SETTING, "").strip()
+    try:
+        wanted = model(settings)
+    except EngineUnavailable as error:
+        return Usable(RANK, f"{named} on this machine", _switched_off(settings) or str(error), heavy=True)
+    here = not wanted.repository or model_hub.cached(wanted.repository, settings) is not None
     rank = RANK if named or (here and _has_gpu(settings)) else -1
-    note = f"{model} on this machine" if here else f"{model} on this machine, downloaded when first used"
-    return Usable(rank, note, _lacks(model, here, settings), heavy=True)
+    size = f" ({readable(wanted.known.size_bytes)})" if wanted.known else ""
+    note = f"{wanted.name} on this machine" + ("" if here else f", downloaded when first used{size}")
+    return Usable(rank, note, _lacks(wanted, here, settings), heavy=True)
 
 
-def _lacks(model: str, here: bool, settings: Settings) -> str | None:
+def _switched_off(settings: Settings) -> str | None:
     if settings.get("ENABLE_LOCAL_MODEL", "").strip().lower() in ("0", "false", "no", "off"):
         return "ENABLE_LOCAL_MODEL=true: local language models are switched off"
+    return None
+
+
+def _lacks(wanted: Model, here: bool, settings: Settings) -> str | None:
+    if off := _switched_off(settings):
+        return off
     if any(find_spec(library) is None for library in LIBRARIES):
         return INSTALL
-    if _checkpoint.is_path(model) and not Path(model).expanduser().is_dir():
-        return f"VOCAL_TRANSFORMERS_MODEL that is there: no directory {model}"
-    if not here and model.startswith(GATED) and model_hub.token(settings) is None:
-        return f"HUGGINGFACE_API_KEY: {model} is gated; or VOCAL_TRANSFORMERS_MODEL, to name one that is not"
+    if here:
+        return None
+    if not models.may_fetch(wanted, settings):
+        return models.lacks(wanted, settings)
+    if wanted.name.startswith(GATED) and model_hub.token(settings) is None:
+        return f"HUGGINGFACE_API_KEY: {wanted.name} is gated; or {_checkpoint.SETTING}, to name one that is not"
     return None
 
 
@@ -115,7 +133,7 @@ def create(settings: Settings) -> TransformersLanguageModel:
     if (missing := describe(settings).lacks) is not None:
         raise EngineUnavailable(missing)
     began_s = time.perf_counter()
-    checkpoint = _checkpoint.find(options.name, settings)
+    checkpoint = _checkpoint.read(models.get(model(settings), settings), options.name)
     log.info("llm transformers: loading %s, %.1fe9 parameters", options.name, checkpoint.parameters / 1e9)
     from ._model import load
 
@@ -129,7 +147,7 @@ def _options(settings: Settings) -> Options:
 
     max_tokens = int(number(settings, "VOCAL_TRANSFORMERS_MAX_TOKENS", MAX_TOKENS, least=1))
     return Options(
-        name=settings.get("VOCAL_TRANSFORMERS_MODEL", "").strip() or MODEL,
+        name=settings.get(_checkpoint.SETTING, "").strip() or MODEL,
         device=_one_of(settings, "VOCAL_TRANSFORMERS_DEVICE", r"cpu|mps|cuda(:\d+)?", "cpu, cuda, cuda:1, ... or mps"),
         dtype=_one_of(settings, "VOCAL_TRANSFORMERS_DTYPE", "|".join(DTYPES), ", ".join(DTYPES)),
         bits=int(_one_of(settings, "VOCAL_TRANSFORMERS_BITS", "4|8", "4 or 8") or 0),

@@ -1,17 +1,14 @@
-"""Where a Whisper model in CTranslate2's format is: a directory, or the hub's cache on this machine.
-
-Looking asks no network. Downloading is for those who allow it: ``VOCAL_WHISPER_DOWNLOAD=1``.
-"""
+"""A Whisper model in CTranslate2's format: by its size, its hub id or its directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pipeline import model_hub
-from pipeline.engines import Settings
 from pipeline.errors import EngineUnavailable
+from pipeline.models import Known, Model
 
-MODEL, DOWNLOAD = "VOCAL_WHISPER_MODEL", "VOCAL_WHISPER_DOWNLOAD"
+SETTING = "VOCAL_WHISPER_MODEL"
 
 REPOSITORIES = {
     **{f"{size}{english}": f"Systran/faster-whisper-{size}{english}"
@@ -26,54 +23,46 @@ REPOSITORIES = {
 }  # fmt: skip
 """Sizes by name: faster-whisper's own table, which would take half a second to import."""
 
+SIZES_MB = {
+    "tiny": 78, "base": 148, "small": 486, "medium": 1531, "large": 3091, "turbo": 1621,
+    "distil-small": 336, "distil-medium": 793, "distil-large": 1517,
+}  # fmt: skip
+"""All of their files, of every language and version; all are under the MIT licence."""
+
 FILES = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
 NEEDED = ("model.bin", "config.json", "tokenizer.json")
 """Without its tokenizer the library would fetch one from the hub."""
 
-_YES = ("1", "true", "yes", "on")
 
-
-def find(model: str, settings: Settings) -> Path:
-    """Return the model's directory without asking a network. Raises EngineUnavailable naming what is missing."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return _complete(folder, model)
-    repository = _repository(model)
-    snapshot = model_hub.cached(repository, settings)
-    if snapshot is None:
+def described(name: str, device: str) -> Model:
+    """Return what is known of a model. Raises EngineUnavailable where no model can have this name."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and name not in REPOSITORIES and model_hub.ID.fullmatch(name) is None:
         raise EngineUnavailable(
-            f"a model: {model} is not in the cache; {DOWNLOAD}=1 lets it be downloaded, {MODEL} names a directory"
+            f"{SETTING} that is a directory, a hub id, or a size ({', '.join(REPOSITORIES)}), not {name!r:.100}"
         )
-    return _complete(snapshot, model)
+    return Model(
+        engine="faster_whisper",
+        name=name,
+        repository="" if folder.is_dir() else REPOSITORIES.get(name, name),
+        files=FILES,
+        setting=SETTING,
+        check=lambda folder: _complete(folder, name),
+        needs="an NVIDIA GPU" if device.startswith("cuda") else "a CPU",
+        known=_known(name),
+    )
 
 
-def fetch(model: str, settings: Settings) -> Path:
-    """Return the model's directory, downloaded if it is not there and that is allowed. May take minutes."""
-    try:
-        return find(model, settings)
-    except EngineUnavailable:
-        if not may_fetch(model, settings):
-            raise
-    return _complete(model_hub.download(_repository(model), FILES, settings), model)
+def _known(name: str) -> Known | None:
+    if name not in REPOSITORIES:
+        return None
+    if name.endswith("turbo"):
+        return Known(SIZES_MB["turbo"] * 10**6, "MIT")
+    size = name.removesuffix(".en").partition("-v")[0]
+    return Known(SIZES_MB[size] * 10**6, "MIT")
 
 
-def may_fetch(model: str, settings: Settings) -> bool:
-    """Tell whether the hub may be asked for this model."""
-    allowed = settings.get(DOWNLOAD, "").strip().lower() in _YES and not model_hub.offline(settings)
-    return allowed and (model in REPOSITORIES or model_hub.ID.fullmatch(model) is not None)
-
-
-def _repository(model: str) -> str:
-    if model in REPOSITORIES:
-        return REPOSITORIES[model]
-    if model_hub.ID.fullmatch(model) is None:
-        raise EngineUnavailable(
-            f"{MODEL} that is a directory, a hub id, or a size ({', '.join(REPOSITORIES)}), not {model!r:.100}"
-        )
-    return model
-
-
-def _complete(folder: Path, model: str) -> Path:
+def _complete(folder: Path, model: str) -> None:
     lacking = [name for name in NEEDED if not (folder / name).is_file()]
     if "model.bin" in lacking and [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*")]:
         raise EngineUnavailable(
@@ -82,4 +71,3 @@ def _complete(folder: Path, model: str) -> Path:
         )
     if lacking:
         raise EngineUnavailable(f"the whole model: {model} has no {lacking[0]}")
-    return folder

@@ -7,7 +7,6 @@ Settings, all ``VOCAL_WHISPER_...``:
 
 - ``MODEL``: a size (``tiny.en`` ... ``large-v3``, ``turbo``), a directory, or a hub id of a model in CTranslate2's
   format; by default ``small.en`` on CUDA and ``base.en`` on the CPU.
-- ``DOWNLOAD``: 1 lets a model be downloaded that is not in the cache.
 - ``DEVICE``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 - ``COMPUTE_TYPE``: ``float16`` on CUDA and ``int8`` on the CPU, or another of CTranslate2's.
 - ``BEAM_SIZE``: 1 is greedy; more is slower and hardly better on short utterances.
@@ -17,7 +16,8 @@ Settings, all ``VOCAL_WHISPER_...``:
 - ``THREADS``: of the CPU, for each of the two lanes (half of the cores, at most 4).
 - ``WINDOW_S``: the least that the model is given to hear, the rest silence (30 on CUDA, 10 on the CPU).
 
-Where models are: ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE``, ``HF_ENDPOINT`` and ``HUGGINGFACE_API_KEY``.
+A model that is not here is downloaded (`pipeline.models`); `pipeline.model_hub` says where it lies and what forbids
+that.
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ import importlib.util
 import logging
 from collections.abc import AsyncIterator
 
+from pipeline import models
 from pipeline.audio import AudioFrame
 from pipeline.engines import Settings, Usable
 from pipeline.errors import EngineUnavailable
 from pipeline.events import Transcript
+from pipeline.model_hub import readable
+from pipeline.models import Model
 from pipeline.tasks import closing
 
 from ._batches import Batches
 from ._whisper import Heard, Speech, Whisper
-from ._whisper_files import fetch, find, may_fetch
+from ._whisper_files import described
 from ._whisper_settings import WhisperSettings, ways
 from ._whisper_utterance import WhisperUtterance
 
@@ -74,8 +77,14 @@ class FasterWhisperSpeechToText:
                 yield transcript
 
 
+def model(settings: Settings, name: str = "") -> Model:
+    """Return the model that would be tried first, or another one by its name. Raises EngineUnavailable."""
+    way = ways(settings)[0]
+    return described(name or way.model, way.device)
+
+
 def describe(settings: Settings) -> Usable:
-    """Say what would run here: the first way whose model is there, or may be fetched. Looks for files only."""
+    """Say what would run here: the first way whose model is here, or may be downloaded. Looks for files only."""
     lacks = None if importlib.util.find_spec("faster_whisper") else MISSING
     try:
         for way in [] if lacks == MISSING else ways(settings):
@@ -89,23 +98,34 @@ def describe(settings: Settings) -> Usable:
 
 
 def _usable(way: WhisperSettings, settings: Settings) -> Usable:
-    if not may_fetch(way.model, settings):
-        find(way.model, settings)
-    return Usable(RANK_CPU if way.device == "cpu" else RANK_CUDA, f"Whisper {way.model} on {way.device}")
+    wanted = described(way.model, way.device)
+    note = f"Whisper {way.model} on {way.device}"
+    if not models.may_fetch(wanted, settings):
+        models.find(wanted, settings)
+    elif models.lacks(wanted, settings):
+        size = f" ({readable(wanted.known.size_bytes)})" if wanted.known else ""
+        note = f"{note}, downloaded when first used{size}"
+    return Usable(RANK_CPU if way.device == "cpu" else RANK_CUDA, note)
 
 
 def create(settings: Settings) -> FasterWhisperSpeechToText:
     """Load the model and decode once; seconds, or minutes where it is downloaded. Raises EngineUnavailable."""
     if importlib.util.find_spec("faster_whisper") is None:
         raise EngineUnavailable(MISSING)
-    refusals: list[EngineUnavailable] = []
+    refusals: list[str] = []
+    where = models.get
     for way in ways(settings):
+        folder = None
         try:
-            whisper = Whisper(fetch(way.model, settings), way)
+            folder = where(described(way.model, way.device), settings)
+            whisper = Whisper(folder, way)
         except EngineUnavailable as error:
-            log.warning("speech-to-text cannot run %s on %s: it needs %s", way.model, way.device, error)
-            refusals.append(error)
+            refusals.append(str(error))
+            # a hub that did not answer once is not asked again
+            where = models.find if folder is None else where
         else:
+            if refusals:
+                log.warning("speech-to-text cannot run as it would best: it needs %s", refusals[0])
             log.info("speech-to-text runs %s on %s, %s", way.model, way.device, way.compute_type)
             return FasterWhisperSpeechToText(whisper, way)
-    raise refusals[0]
+    raise EngineUnavailable(refusals[0])

@@ -1,6 +1,7 @@
 """XTTS-v2 and its finetuned checkpoints: 17 languages, voices cloned from a few seconds, streamed as it is made.
 
-Settings: ``XTTS_MODEL_PATH`` (the checkpoint's folder), ``VOCAL_XTTS_VOICE`` (a speaker of the checkpoint, or
+Settings: ``XTTS_MODEL_PATH`` (the checkpoint's folder, or the id of a fetched one; without it the released one, once it
+is fetched: `pipeline.models`), ``VOCAL_XTTS_VOICE`` (a speaker of the checkpoint, or
 ``sample:`` and a sample's SHA-256; for agents that name no voice), ``VOCAL_XTTS_DEVICE`` (cuda, cpu),
 ``VOCAL_XTTS_TEMPERATURE``, ``VOCAL_XTTS_STREAMS`` (sentences spoken at once), ``VOCAL_XTTS_SEED`` (the same words sound
 the same), ``VOCAL_XTTS_DEEPSPEED`` (0: not even if it is there), ``VOCAL_XTTS_THREADS`` (cores, without a GPU).
@@ -20,10 +21,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import model_hub, models
 from pipeline.agents import SAMPLE_PREFIX
 from pipeline.audio import VOICE_RATE_HZ, Pcm
 from pipeline.engines import Settings, Usable, number
 from pipeline.errors import EngineError, EngineUnavailable, NotOffered
+from pipeline.models import Known, Model
 from pipeline.threads import EngineThreads, run_in_thread
 from pipeline.voices import VoiceSamples
 
@@ -37,7 +40,12 @@ log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'vocal-node[xtts]'"
 PACKAGES = ("torch", "torchaudio", "transformers", "TTS", "safetensors")
+SETTING = "XTTS_MODEL_PATH"
+RELEASED = "coqui/XTTS-v2"
+KNOWN = Known(1_876_000_000, "Coqui Public Model License: no commercial use")
+TERMS = "https://huggingface.co/coqui/XTTS-v2/blob/main/LICENSE.txt"
 FILES = ("config.json", "vocab.json", "model.pth")
+MORE_FILES = ("speakers_xtts.pth", "LICENSE.txt")
 RANK = 80
 """Above the cloud: it is private and costs nothing a word."""
 
@@ -142,21 +150,41 @@ def describe(settings: Settings) -> Usable:
     return Usable(RANK if gpu else -1, note, _lacks(settings), heavy=True)
 
 
+def model(settings: Settings, name: str = "") -> Model:
+    """Return the checkpoint that would be run, or another one by its hub id. Raises EngineUnavailable.
+
+    All are made from the released one and under its licence, which ``COQUI_TOS_AGREED=1`` accepts, as in the library.
+    """
+    wanted = name or settings.get(SETTING, "").strip() or RELEASED
+    folder = Path(wanted).expanduser()
+    of_hub = not folder.is_dir() and model_hub.ID.fullmatch(wanted) is not None
+    if not folder.is_dir() and not (of_hub and (wanted in (name, RELEASED) or model_hub.cached(wanted, settings))):
+        raise EngineUnavailable(f"{SETTING} that is there: no folder {folder}")
+    return Model(
+        engine="xtts",
+        name=wanted,
+        repository=wanted if of_hub else "",
+        files=(*FILES, *MORE_FILES),
+        setting=SETTING,
+        check=_check,
+        needs=f"{INSTALL}; a GPU: without one it speaks slower than anybody listens",
+        known=KNOWN if wanted == RELEASED else None,
+        terms="" if settings.get("COQUI_TOS_AGREED", "").strip() == "1" or not of_hub else TERMS,
+    )
+
+
+def _check(folder: Path) -> None:
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise EngineUnavailable(f"{missing[0]} in {SETTING}={folder}")
+
+
 def _lacks(settings: Settings) -> str | None:
     if any(find_spec(package) is None for package in PACKAGES):
         return INSTALL
-    folder = _folder(settings)
-    if folder is None:
-        return "XTTS_MODEL_PATH, the folder of an XTTS-v2 checkpoint"
-    if not folder.is_dir():
-        return f"XTTS_MODEL_PATH that is there: no folder {folder}"
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    return f"{missing[0]} in XTTS_MODEL_PATH={folder}" if missing else None
-
-
-def _folder(settings: Settings) -> Path | None:
-    path = settings.get("XTTS_MODEL_PATH", "").strip()
-    return Path(path).expanduser() if path else None
+    try:
+        return models.lacks(model(settings), settings)
+    except EngineUnavailable as error:
+        return str(error)
 
 
 def _has_gpu(settings: Settings) -> bool:
@@ -174,9 +202,9 @@ def _has_gpu(settings: Settings) -> bool:
 
 def create(settings: Settings) -> XttsTextToSpeech:
     """Load the model and speak a word with it. Blocks for seconds. Raises EngineUnavailable naming what is missing."""
-    folder = _folder(settings)
-    if (missing := _lacks(settings)) is not None or folder is None:
-        raise EngineUnavailable(missing or INSTALL)
+    if (missing := _lacks(settings)) is not None:
+        raise EngineUnavailable(missing)
+    folder = models.find(model(settings), settings)
     log.info("tts xtts: loading %s, %.1f GB", folder, (folder / "model.pth").stat().st_size / 1e9)
     began_s = time.perf_counter()
     from ._xtts_model import load

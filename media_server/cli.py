@@ -1,4 +1,4 @@
-"""The command line: ``vocal-node serve | service | call | doctor``.
+"""The command line: ``vocal-node serve | service | call | doctor | models``.
 
 What a subcommand needs is imported when it runs, so that ``--help`` and mistakes answer at once. Exit codes: 0 done,
 1 it did not work out, 2 asked wrongly.
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _serve(args, parent)
             case "call":
                 return _call(args)
+            case "models":
+                return _models(args)
             case _:
                 return _doctor(args)
     except KeyboardInterrupt:
@@ -61,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="start the server: page and API on http://localhost:8000"))
     _add_service(commands.add_parser("service", help="start one service alone, on a port of its own"))
     _add_call(commands.add_parser("call", help="speak a sound file to a running server and hear its answer"))
-    add_set(commands.add_parser("doctor", help="tell which engines are usable here, and what the others lack"))
+    _add_doctor(commands.add_parser("doctor", help="tell which engines are usable here, and what the others lack"))
+    _add_models(commands.add_parser("models", help="list the models that engines load, and fetch them"))
     return parser
 
 
@@ -79,10 +82,16 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_offline(parser: argparse.ArgumentParser) -> None:
+    """Add the option that forbids downloads."""
+    parser.add_argument("--offline", action="store_const", const="1", help="download no model: use what is here")
+
+
 def _add_serve(parser: argparse.ArgumentParser, options: Iterable[str] = SETTINGS) -> None:
     for name in options:
         parser.add_argument(f"--{name}", help=SETTINGS[name])
     parser.add_argument("--insecure", action="store_const", const="1", help="let other machines in without a key")
+    add_offline(parser)
     add_set(parser)
 
 
@@ -106,6 +115,24 @@ def _add_call(parser: argparse.ArgumentParser) -> None:
     add_set(parser)
 
 
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    add_offline(parser)
+    add_set(parser)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    lister = actions.add_parser("list", help="tell which models the engines would run here, and where they are")
+    lister.add_argument("--json", action="store_true", help="as JSON")
+    fetcher = actions.add_parser("fetch", help="download a model into the cache; goes on where it was")
+    fetcher.add_argument("engine", metavar="ENGINE", help="faster_whisper, transformers, xtts: see `models list`")
+    fetcher.add_argument("model", metavar="MODEL", nargs="?", default="", help="another one than the settings name")
+    fetcher.add_argument("--accept-license", action="store_true", help="accept the licence of a model that asks for it")
+    for action in (lister, fetcher):
+        add_offline(action)
+        add_set(action)
+
+
 def settings_of(args: argparse.Namespace) -> dict[str, str]:
     """Merge the command line over the environment over ``.env``. Raises ConfigError."""
     from .config import PREFIX, ConfigError, environment
@@ -116,7 +143,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, str]:
         if not equals or not name:
             raise ConfigError(f"--set {pair}: write it as NAME=VALUE")
         settings[name] = value
-    for option in (*SETTINGS, "insecure"):
+    for option in (*SETTINGS, "insecure", "offline"):
         value = getattr(args, option.replace("-", "_"), None)
         if value is not None:
             settings[PREFIX + option.replace("-", "_").upper()] = value
@@ -201,4 +228,31 @@ def _doctor(args: argparse.Namespace) -> int:
     from .doctor import report
 
     print(report(settings))
+    return 0
+
+
+def _models(args: argparse.Namespace) -> int:
+    from pipeline.errors import EngineUnavailable
+
+    from . import models
+    from .config import ConfigError
+
+    try:
+        settings = settings_of(args)
+    except ConfigError as error:
+        return _fail(error, 2)
+    if args.action == "list":
+        print(models.listing(settings, as_json=args.json))
+        return 0
+    try:
+        model = models.wanted(args.engine, args.model, settings)
+    except EngineUnavailable as error:
+        return _fail(f"models fetch needs {error}", 2)
+    try:
+        folder = models.fetch(model, settings, accept=args.accept_license)
+    except EngineUnavailable as error:
+        return _fail(f"cannot fetch {model.name}: it needs {error}", 1)
+    except KeyboardInterrupt:
+        return _fail("stopped; the same command goes on where it was", INTERRUPTED)
+    print(folder)
     return 0

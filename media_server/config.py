@@ -78,6 +78,8 @@ class Config(BaseModel):
     tts: Engine = Field("auto", description="an engine's name or auto")
     turn: Engine = Field("auto", description="an engine's name or auto")
 
+    offline: bool = Field(False, description="1 or 0; 1 downloads no model")
+
     data_dir: Path = Field(Path("data"), description="a folder")
     database_url: str = Field("", repr=False, description="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")

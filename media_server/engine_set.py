@@ -16,6 +16,7 @@ from typing import Any, Self
 from pipeline.agents import Agent
 from pipeline.engines import Chosen, Engines, Kind, Settings, aclose, choose, clones, is_heavy, load, names
 from pipeline.errors import ProtocolError
+from pipeline.model_download import stoppable
 from pipeline.tasks import cancel_and_wait
 from pipeline.threads import EngineThreads, run_in_thread
 from pipeline.vad.energy import EnergyVad
@@ -48,6 +49,7 @@ class EngineSet:
         self._served: dict[Kind, Chosen] = {}
         self._known: Mapping[Kind, Sequence[str]] = {}
         self._give_up: set[Callable[[], bool]] = set()
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         """Create one engine of each kind, all at once. Raises EngineUnavailable, which says what is missing."""
@@ -66,7 +68,8 @@ class EngineSet:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close all; blocks for at most one step of each worker."""
+        """Close all; blocks for at most one step of each worker, or one piece of a download."""
+        self._closing = True
         await cancel_and_wait(*self._creating.values())
         for give_up in tuple(self._give_up):  # a worker waits for a service to start, and the next line for the worker
             give_up()
@@ -129,7 +132,8 @@ class EngineSet:
         loop = asyncio.get_running_loop()
 
         def create() -> Chosen:
-            created = choose(kind, name, self._settings, lambda *wanted: self._load(loop, *wanted))
+            with stoppable(lambda: self._closing):
+                created = choose(kind, name, self._settings, lambda *wanted: self._load(loop, *wanted))
             self._created.append(created)
             return created
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 
 from pipeline.tasks import cancel_and_wait
 
-from .cli import add_set, settings_of
+from .cli import add_offline, add_set, settings_of
 from .config import Config, ConfigError, load
 from .event_loop import loop_factory, signals
 from .output import Output, console, files, log_file
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--combined-logs", action="store_true", help="show what they log here, and not in VOCAL_DATA_DIR/logs"
     )
+    add_offline(parser)
     add_set(parser)
     return parser
 

@@ -23,6 +23,7 @@ def nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     for name in list(os.environ):
         if name.startswith("VOCAL_") or name.endswith("_API_KEY"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("VOCAL_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
 
 

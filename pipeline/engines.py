@@ -94,6 +94,8 @@ class TextToSpeech(Protocol):
 
     An engine that clones voices says so with an attribute ``clones = True`` (see `clones`): it takes ``sample:`` and
     the SHA-256 of a sample (`pipeline.voices`) as a voice. Others are never given one.
+
+    An engine that can join the clauses of a reply has a method ``open`` (see `pipeline.reply_speech`).
     """
 
     rate_hz: int

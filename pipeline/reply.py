@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from .agents import Agent
 from .engines import TextToSpeech
 from .errors import EngineError
 from .events import Event, ReplyStarted, ReplyText
+from .reply_speech import Speech, open_speech
 from .tasks import Limited, closing
 from .text import ClauseSplitter
 from .timeline import Timeline
@@ -113,14 +114,15 @@ class Reply:
 
     async def _talk(self, tts: TextToSpeech, agent: Agent, patience_s: float) -> None:
         with _blame("tts", patience_s):
-            while (clause := await self._clauses.get()) is not None:
-                await self._speak(clause, tts, agent, patience_s)
-            self.writer.finish()
+            async with aclosing(open_speech(tts, agent.voice, agent.language, agent.speed)) as speech:
+                while (clause := await self._clauses.get()) is not None:
+                    await self._speak(clause, speech, patience_s)
+                self.writer.finish()
 
-    async def _speak(self, clause: str, tts: TextToSpeech, agent: Agent, patience_s: float) -> None:
+    async def _speak(self, clause: str, speech: Speech, patience_s: float) -> None:
         self.writer.begin(clause)
         samples = 0
-        async with closing(tts.synthesize(clause, agent.voice, agent.language, agent.speed)) as audio:
+        async with closing(speech.speak(clause)) as audio:
             async for pcm in Limited(audio, patience_s):
                 self._mark("ttfb")
                 samples += len(pcm)

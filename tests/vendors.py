@@ -8,7 +8,7 @@ import gc
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,15 +210,29 @@ async def eleven_speaks(request: web.Request) -> web.StreamResponse:
 # --- Cartesia
 
 Speak = Callable[["CartesiaSocket", dict[str, Any]], Awaitable[None]]
+FREE = ("transcript", "continue", "flush")
+"""What may differ between the inputs of a context."""
 
 
 @dataclass
 class CartesiaVendor:
-    """Speaks each generation with ``speak``, all at once; remembers what was asked and what was canceled."""
+    """Speaks each transcript with ``speak``, contexts side by side; remembers what was asked and what was canceled.
+
+    A context expires ``expires_s`` after its last output, and tells so if ``tells_expiry``.
+    """
 
     speak: Speak
+    expires_s: float = 1.0
+    tells_expiry: bool = True
     asked: list[Asked] = field(default_factory=list)
     received: list[dict[str, Any]] = field(default_factory=list)
+    """The inputs with a transcript."""
+    contexts: dict[str, CartesiaContext] = field(default_factory=dict)
+    """Those that are open."""
+    ended: list[str] = field(default_factory=list)
+    """The contexts that were told that no more comes."""
+    wrong: list[BaseException] = field(default_factory=list)
+    """What was asked as Cartesia does not want to be asked."""
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     canceled: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     closed: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
@@ -241,50 +255,121 @@ class CartesiaVendor:
         return ws
 
 
+class CartesiaContext:
+    """One context: its inputs are spoken in turn, and it ends when it is told, canceled or too old."""
+
+    def __init__(self, socket: CartesiaSocket, vendor: CartesiaVendor, first: dict[str, Any]) -> None:
+        self.flush_id = 1
+        self.expired = self.refused = False
+        self._socket = socket
+        self._vendor = vendor
+        self._first = first
+        self._inputs: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.task = asyncio.create_task(self._run(), name="cartesia context")
+        vendor.contexts[first["context_id"]] = self
+
+    def put(self, message: dict[str, Any]) -> None:
+        """Take an input."""
+        self._inputs.put_nowait(message)
+
+    async def _run(self) -> None:
+        context_id, waits_s = self._first["context_id"], None
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(waits_s):
+                        message = await self._inputs.get()
+                except TimeoutError:
+                    self.expired = True
+                    if self._vendor.tells_expiry:
+                        await self._socket.done(context_id)
+                    return
+                await self._answer(message)
+                if not message.get("continue"):
+                    self._vendor.ended.append(context_id)
+                    await self._socket.done(context_id)
+                    return
+                waits_s = self._vendor.expires_s
+        finally:
+            self._vendor.contexts.pop(context_id, None)
+
+    async def _answer(self, message: dict[str, Any]) -> None:
+        assert {k: v for k, v in message.items() if k not in FREE} == self._first_fields(), "a context's fields are one"
+        assert message["max_buffer_delay_ms"] == 0, "else it would wait for more to say"
+        if message["transcript"]:
+            assert not message.get("flush"), "a flush is an input of its own"
+            await self._vendor.speak(self._socket, message)
+        elif message.get("flush"):
+            await self._socket.flush_done(message["context_id"], self.flush_id)
+            self.flush_id += 1
+        else:
+            assert not message["continue"], "nothing is no input"
+
+    def _first_fields(self) -> dict[str, Any]:
+        return {k: v for k, v in self._first.items() if k not in FREE}
+
+
 class CartesiaSocket:
-    """One connection and the generations on it."""
+    """One connection and the contexts on it."""
 
     def __init__(self, vendor: CartesiaVendor, ws: web.WebSocketResponse, request: web.Request) -> None:
         self.ws = ws
         self._vendor = vendor
         self._request = request
-        self._speaking: dict[str, asyncio.Task[None]] = {}
+        self._contexts: dict[str, CartesiaContext] = {}
 
     async def serve(self) -> None:
         """Read until the client goes; then nothing is spoken any more."""
         try:
             async for message in self.ws:
                 if message.type is WSMsgType.TEXT:
-                    self._take(json.loads(message.data))
+                    await self._take(json.loads(message.data))
         finally:
-            for task in self._speaking.values():
+            tasks = [context.task for context in self._contexts.values()]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._speaking.values(), return_exceptions=True)
+            failures = await asyncio.gather(*tasks, return_exceptions=True)
+            self._vendor.wrong += [f for f in failures if isinstance(f, AssertionError)]
 
-    def _take(self, message: dict[str, Any]) -> None:
+    async def _take(self, message: dict[str, Any]) -> None:
         context_id = message["context_id"]
         if message.get("cancel"):
-            self._speaking[context_id].cancel()
+            self._contexts[context_id].task.cancel()
             self._vendor.canceled.put_nowait(context_id)
+            with suppress(ConnectionError):  # what is being generated still comes
+                await self.chunk(context_id, tone(480, 2_000.0).astype("<i2").tobytes())
+                await self.done(context_id)
             return
-        self._vendor.received.append(message)
-        self._vendor.begun.set()
-        self._speaking[context_id] = asyncio.create_task(self._speak(message))
-
-    async def _speak(self, message: dict[str, Any]) -> None:
-        await self._vendor.speak(self, message)
+        if message["transcript"]:
+            self._vendor.received.append(message)
+            self._vendor.begun.set()
+        context = self._contexts.get(context_id)
+        if context is None:
+            context = self._contexts[context_id] = CartesiaContext(self, self._vendor, message)
+        if context.expired:
+            await self.error(context_id, 400, None)
+        elif not context.refused:
+            context.put(message)
 
     async def chunk(self, context_id: str, octets: bytes) -> None:
         """Send sound."""
         sound = base64.b64encode(octets).decode()
-        await self.send(type="chunk", context_id=context_id, data=sound, done=False, status_code=206, step_time=1.0)
+        fields = {"data": sound, "done": False, "status_code": 206, "step_time": 1.0}
+        await self.send(type="chunk", context_id=context_id, flush_id=self._contexts[context_id].flush_id, **fields)
+
+    async def flush_done(self, context_id: str, flush_id: int) -> None:
+        """Say that all that came before the flush has been spoken."""
+        fields = {"done": False, "flush_done": True, "flush_id": flush_id, "status_code": 206}
+        await self.send(type="flush_done", context_id=context_id, **fields)
 
     async def done(self, context_id: str) -> None:
         """Say that the context is at its end."""
         await self.send(type="done", context_id=context_id, done=True, status_code=200)
 
     async def error(self, context_id: str | None, status: int, code: str | None) -> None:
-        """Refuse; the message quotes what must not be told."""
+        """Refuse; the message quotes what must not be told. That is a context's end."""
+        for known in [context_id] if context_id else self._contexts:
+            self._contexts[known].refused = True
         fields = {"context_id": context_id} if context_id else {}
         await self.send(
             type="error", done=True, status_code=status, error_code=code, title="No", message=f"{KEY}: words", **fields
@@ -306,10 +391,9 @@ async def cartesia_speaks(socket: CartesiaSocket, message: dict[str, Any]) -> No
     if message["voice"] not in KNOWN_VOICES:
         await socket.error(context_id, 404, "voice_not_found")
         return
-    octets = spoken(message["transcript"], message.get("generation_config", {}).get("speed", 1.0))
+    octets = spoken(message["transcript"].rstrip(), message.get("generation_config", {}).get("speed", 1.0))
     for i in range(0, len(octets), 4097):
         await socket.chunk(context_id, octets[i : i + 4097])
-    await socket.done(context_id)
 
 
 # --- all of them, for tests that know nothing of vendors

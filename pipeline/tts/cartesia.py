@@ -1,4 +1,9 @@
-"""Cartesia's voices, through its own SDK: 24 kHz PCM as it is made, all clauses on one warm WebSocket.
+"""Cartesia's voices, through its own SDK: 24 kHz PCM as it is made, all replies on one warm WebSocket.
+
+A reply is a context there, so that prosody carries on from clause to clause. Each clause is an input of its own, with a
+flush behind it, whose answer is the end of the clause's sound.
+
+https://docs.cartesia.ai/use-the-api/tts-websocket/contexts, .../context-flushing-and-flush-i-ds, .../buffering
 
 Settings: ``CARTESIA_API_KEY``, ``CARTESIA_BASE_URL`` (a proxy), ``VOCAL_CARTESIA_VOICE`` (a voice's id),
 ``VOCAL_CARTESIA_MODEL`` and ``VOCAL_CARTESIA_TIMEOUT_S`` (how long it may send nothing).
@@ -9,20 +14,22 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import secrets
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.audio import VOICE_RATE_HZ, Pcm
 from pipeline.cloud import CONNECT_S, S16, Vendor, code_of, default_voice, pieces, voice_id
 from pipeline.engines import Settings, Usable, number
+from pipeline.errors import EngineError
 from pipeline.remote import ask_twice
+from pipeline.remote_errors import Dropped
+from pipeline.reply_speech import speak_alone
 from pipeline.tasks import Limited, closing
 
-from ._contexts import Connection, Contexts
+from ._contexts import CANCEL, LAST, Connection, Context, Contexts
 
 if TYPE_CHECKING:
     from cartesia import AsyncCartesia
@@ -56,11 +63,18 @@ wire.setLevel(logging.INFO)  # below that, websockets writes the headers of its 
 SLOWEST, FASTEST = 0.6, 1.5
 """What it takes as speed."""
 
+EXPIRES_S = 0.8
+"""How long a context may have been silent to be continued; after that the next clause begins another one. It expires
+after a second at Cartesia, whose clock is a round trip ahead of ours by the time that an input arrives."""
+
+UNSPACED = ("ja", "th", "zh")
+"""Languages that put no space between sentences. A context's inputs are joined as they are."""
+
 OUTPUT = {"container": "raw", "encoding": "pcm_s16le", "sample_rate": VOICE_RATE_HZ}
 
 
 class CartesiaTextToSpeech:
-    """One WebSocket for all sessions; each piece of text is a context on it."""
+    """One WebSocket for all sessions; each reply is a context on it."""
 
     rate_hz = VOICE_RATE_HZ
 
@@ -80,37 +94,27 @@ class CartesiaTextToSpeech:
         await self._contexts.aclose()
         await self._client.close()
 
-    async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
+    def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
         """Yield sound as it comes; closing cancels it at Cartesia. Speeds beyond 0.6 to 1.5 are brought within.
 
         ``voice`` is a voice's id. Raises NotOffered for one it does not have, and EngineError for all else that goes
         wrong, a connection that breaks included.
         """
+        return speak_alone(self, clause, voice, language, speed)
+
+    def open(self, voice: str | None, language: str, speed: float) -> CartesiaSpeech:
+        """Begin a reply, and connect if need be. Voice, speed and errors are those of ``synthesize``."""
         request: dict[str, Any] = {
             "model_id": self._model,
             "voice": voice_id(CARTESIA, voice, self._voice),
             "language": language.partition("-")[0],
             "output_format": OUTPUT,
+            "max_buffer_delay_ms": 0,  # a clause is all there is to wait for: speak it at once
         }
         if speed != 1.0:
             request["generation_config"] = {"speed": max(SLOWEST, min(FASTEST, speed))}
-        for piece in pieces(clause, PIECE_CHARACTERS):
-            async with closing(ask_twice(partial(self._speak, {**request, "transcript": piece}))) as sound:
-                async for pcm in sound:
-                    yield pcm
-
-    async def _speak(self, request: dict[str, Any]) -> AsyncIterator[Pcm]:
-        samples = S16()
-        context_id = secrets.token_hex(8)
-        generating = self._contexts.generate(context_id, {**request, "context_id": context_id, "continue": False})
-        with self._in_words():
-            async with closing(generating) as events:
-                async for event in Limited(events, self._timeout_s):
-                    if event.type == "error":
-                        code = code_of(vars(event))
-                        raise CARTESIA.refusal(int(event.status_code), code, model=self._model, voice=request["voice"])
-                    if event.type == "chunk" and len(pcm := samples.push(base64.b64decode(event.data, validate=True))):
-                        yield pcm
+        self._contexts.prepare()
+        return CartesiaSpeech(self._contexts, request, self._timeout_s, self._in_words)
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
@@ -138,6 +142,90 @@ class CartesiaTextToSpeech:
             raise CARTESIA.unreachable(str(self._client.base_url)) from None
         except Exception as error:
             raise CARTESIA.rubbish(type(error).__name__) from None
+
+
+class CartesiaSpeech:
+    """A context, and another one where that has ended too early: prosody begins anew there, and nothing is lost.
+
+    ``request`` is what all inputs of a context must have in common.
+    """
+
+    def __init__(
+        self,
+        contexts: Contexts,
+        request: Mapping[str, Any],
+        timeout_s: float,
+        in_words: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._contexts = contexts
+        self._request = request
+        self._timeout_s = timeout_s
+        self._in_words = in_words
+        self._context: Context | None = None
+
+    async def speak(self, clause: str) -> AsyncIterator[Pcm]:
+        """Yield sound as it comes; closing cancels it at Cartesia. Raises as ``synthesize``."""
+        space = "" if self._request["language"] in UNSPACED else " "
+        for piece in pieces(clause, PIECE_CHARACTERS):
+            async with closing(ask_twice(partial(self._speak, f"{piece}{space}"))) as sound:
+                async for pcm in sound:
+                    yield pcm
+
+    async def aclose(self) -> None:
+        """Cancel what still runs, or say that nothing more will come."""
+        context, self._context = self._context, None
+        if context is not None:
+            over = None if context.quiet_s > EXPIRES_S else self._input("", more=False)
+            await context.leave(CANCEL if context.awaited else over)
+
+    def _input(self, transcript: str, *, more: bool = True, **options: bool) -> Mapping[str, Any]:
+        return {**self._request, "transcript": transcript, "continue": more, **options}
+
+    async def _speak(self, transcript: str) -> AsyncIterator[Pcm]:
+        samples = S16()
+        with self._in_words():
+            async with closing(self._generate(transcript)) as chunks:
+                async for chunk in Limited(chunks, self._timeout_s):
+                    if len(pcm := samples.push(base64.b64decode(chunk.data, validate=True))):
+                        yield pcm
+
+    async def _generate(self, transcript: str) -> AsyncIterator[Any]:
+        """Yield the chunks of sound of one input. The context lives on if they were all taken."""
+        context, joined = await self._enter()
+        sound = complete = False
+        try:
+            await context.send(self._input(transcript))
+            await context.send(self._input("", flush=True))
+            while not complete:
+                event = await context.receive()
+                if event.type == "chunk":
+                    sound = True
+                    yield event
+                elif event.type in LAST and joined and not sound:
+                    raise Dropped("tts cartesia: the context had expired")  # another one may do
+                elif event.type == "error":
+                    raise self._refusal(event)
+                else:  # a flush without sound is that of nothing: the input has been spoken before it
+                    complete = event.type == "done" or (event.type == "flush_done" and sound)
+            context.awaited = False
+        finally:
+            if not complete:
+                self._context = None
+                await context.leave(CANCEL)
+
+    async def _enter(self) -> tuple[Context, bool]:
+        """Return the context for the next input, and whether there was an input before."""
+        context = self._context
+        if context is not None and not context.ended and context.quiet_s <= EXPIRES_S:
+            return context, True
+        if context is not None:
+            await context.leave()
+        self._context = self._contexts.open()
+        return self._context, False
+
+    def _refusal(self, error: Any) -> EngineError:
+        model, voice = self._request["model_id"], self._request["voice"]
+        return CARTESIA.refusal(int(error.status_code), code_of(vars(error)), model=model, voice=voice)
 
 
 def _code_in(body: bytes | bytearray) -> str:

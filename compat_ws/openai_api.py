@@ -9,7 +9,8 @@ https://developers.openai.com/api/reference/resources/audio
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Literal
 
 from aiohttp import web
@@ -18,10 +19,11 @@ from pydantic import Field
 
 from pipeline.agents import Language, Speed
 from pipeline.audio import VOICE_RATE_HZ, wav_header
-from pipeline.engines import Kind
+from pipeline.engines import Chosen, Kind
 from pipeline.errors import ProtocolError
 from pipeline.events import Transcript
 from pipeline.remote import OURS
+from pipeline.reply_speech import Speech, joins
 from pipeline.tasks import closing
 from signaling.bodies import read_json
 from signaling.schema import Wire
@@ -30,7 +32,8 @@ from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, engine_for_model, refuse,
 from .backend import ENGINES
 from .generating import Generation
 from .sound import samples_of
-from .speaking import Manner, speaking, voice_of
+from .speaking import Manner, begin, begun, speaking, voice_of
+from .speech_contexts import SpeechContexts
 from .streaming import Streamed, sending_events
 from .transcribe import duration_s, headerless, last_of, one_by_one, rest_of, transcribing
 from .uploads import Form, WholeForms
@@ -39,6 +42,7 @@ OPENAI_VOICES = "alloy ash ballad cedar coral echo fable marin nova onyx sage sh
 DEFAULT_VOICES = frozenset(("", "default", *OPENAI_VOICES.split()))
 """OpenAI's clients must name a voice: theirs are the engine's default."""
 PROMPT_MAX_CHARS = 4_096
+ID_MAX_CHARS = 64
 TRANSCRIPTION_UNSUPPORTED = ("include[]", "timestamp_granularities[]", "known_speaker_names[]")
 SPEECH_TYPES = {"pcm": f"audio/pcm;rate={VOICE_RATE_HZ}", "wav": "audio/wav"}
 
@@ -144,7 +148,10 @@ async def send_transcripts(
 
 
 class SpeechFields(Wire):
-    """What is to be said, and how. ``language`` is ours. ``instructions`` are read by nobody."""
+    """What is to be said, and how. ``language`` and ``context`` are ours. ``instructions`` are read by nobody.
+
+    Requests with the same ``context``, one after another, are one speech.
+    """
 
     input: str
     model: str = Field("", max_length=NAME_MAX_CHARS)
@@ -153,26 +160,41 @@ class SpeechFields(Wire):
     speed: Speed = 1.0
     response_format: str = Field("wav", max_length=20)
     stream_format: Literal["audio"] = "audio"
+    context: str = Field("", max_length=ID_MAX_CHARS)
 
 
-async def speech(request: web.Request) -> web.StreamResponse:
-    """Speak a text: s16le at 24 kHz, sent as it is made; plain (``pcm``), or (``wav``) as a WAV of unknown length.
+class SpeechService:
+    """``POST /v1/audio/speech``."""
 
-    Raises ProtocolError, EngineError.
-    """
-    asked = await read_json(request, SpeechFields, REQUEST_MAX_BYTES)
-    require_text(asked.input, "input")
-    content_type = SPEECH_TYPES.get(asked.response_format)
-    if content_type is None:
-        formats = " or ".join(SPEECH_TYPES)
-        raise ProtocolError(f"this response_format is not supported here: use {formats}", param="response_format")
-    engine = (await engine_for_model(request.app, "tts", asked.model)).engine
-    voice = None if asked.voice.lower() in DEFAULT_VOICES else await voice_of(request.app, engine, asked.voice)
-    manner = Manner(voice, asked.language, asked.speed)
-    streamed = Streamed(request, content_type)
-    head = wav_header(VOICE_RATE_HZ, None) if asked.response_format == "wav" else b""
-    async with speaking(request.app, engine, asked.input, manner, param="input", early=False) as sound:
-        async for pcm in sound:
-            await streamed.write(head + pcm.astype("<i2", copy=False).tobytes())
-            head = b""
-    return await streamed.end()
+    def __init__(self, contexts: SpeechContexts) -> None:
+        self._contexts = contexts
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Speak a text: s16le at 24 kHz, sent as it is made; plain (``pcm``), or (``wav``) a WAV of unknown length.
+
+        Raises ProtocolError, EngineError.
+        """
+        asked = await read_json(request, SpeechFields, REQUEST_MAX_BYTES)
+        require_text(asked.input, "input")
+        content_type = SPEECH_TYPES.get(asked.response_format)
+        if content_type is None:
+            formats = " or ".join(SPEECH_TYPES)
+            raise ProtocolError(f"this response_format is not supported here: use {formats}", param="response_format")
+        chosen = await engine_for_model(request.app, "tts", asked.model)
+        voice = (
+            None if asked.voice.lower() in DEFAULT_VOICES else await voice_of(request.app, chosen.engine, asked.voice)
+        )
+        speech = self._enter(asked.context, chosen, Manner(voice, asked.language, asked.speed))
+        streamed = Streamed(request, content_type)
+        head = wav_header(VOICE_RATE_HZ, None) if asked.response_format == "wav" else b""
+        rate_hz = chosen.engine.rate_hz
+        async with speaking(request.app, asked.input, speech, rate_hz, param="input", early=False) as sound:
+            async for pcm in sound:
+                await streamed.write(head + pcm.astype("<i2", copy=False).tobytes())
+                head = b""
+        return await streamed.end()
+
+    def _enter(self, context: str, chosen: Chosen, manner: Manner) -> AbstractAsyncContextManager[Speech]:
+        if not context or not joins(chosen.engine):
+            return begun(chosen.engine, manner)
+        return self._contexts.lend((context, chosen.name, manner), partial(begin, chosen.engine, manner))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from pipeline.agents import SAMPLE_PREFIX
 from pipeline.audio import VOICE_RATE_HZ, Pcm
 from pipeline.engines import TextToSpeech, clones
 from pipeline.errors import EngineError, ProtocolError
+from pipeline.reply_speech import Speech, open_speech
 from pipeline.resample import Resampler
 from pipeline.tasks import closing
 from pipeline.text import ClauseSplitter
@@ -47,8 +49,26 @@ async def voice_of(app: web.Application, tts: TextToSpeech, wanted: str) -> str 
         return wanted
 
 
+def begin(tts: TextToSpeech, manner: Manner) -> Speech:
+    """Begin to speak in this manner. Close it."""
+    return open_speech(tts, manner.voice, manner.language, manner.speed)
+
+
+@asynccontextmanager
+async def begun(tts: TextToSpeech, manner: Manner) -> AsyncIterator[Speech]:
+    """Begin when entered, and close on the way out."""
+    async with aclosing(begin(tts, manner)) as speech:
+        yield speech
+
+
 def speaking(
-    app: web.Application, tts: TextToSpeech, text: str, manner: Manner, *, param: str, early: bool = True
+    app: web.Application,
+    text: str,
+    speech: AbstractAsyncContextManager[Speech],
+    rate_hz: int,
+    *,
+    param: str,
+    early: bool = True,
 ) -> Generation[Pcm]:
     """Speak ``text``, which came as the request's ``param``. Raises ProtocolError if nothing in it can be spoken.
 
@@ -58,23 +78,26 @@ def speaking(
     clauses = [*splitter.push(text), *splitter.flush()]
     if not clauses:
         raise ProtocolError(f"{param} holds nothing that can be spoken", param=param)
-    return Generation(app[LISTENER], "tts", spoken(tts, clauses, manner), PATIENCE.tts_s)
+    return Generation(app[LISTENER], "tts", spoken(clauses, speech, rate_hz), PATIENCE.tts_s)
 
 
-async def spoken(tts: TextToSpeech, clauses: Sequence[str], manner: Manner) -> AsyncIterator[Pcm]:
+async def spoken(
+    clauses: Sequence[str], entering: AbstractAsyncContextManager[Speech], rate_hz: int
+) -> AsyncIterator[Pcm]:
     """Yield the clauses' sound. Raises EngineError where there is none."""
-    resampler = Resampler(tts.rate_hz, VOICE_RATE_HZ)
+    resampler = Resampler(rate_hz, VOICE_RATE_HZ)
     silent = True
-    for clause in clauses:
-        async with closing(tts.synthesize(clause, manner.voice, manner.language, manner.speed)) as audio:
-            async for pcm in audio:
-                silent &= not len(pcm)
-                for piece in cut(resampler.push(pcm)):
-                    yield piece
-    for piece in cut(resampler.flush()):
-        yield piece
-    if silent:
-        raise EngineError("the speech engine gave no sound")
+    async with entering as speech:
+        for clause in clauses:
+            async with closing(speech.speak(clause)) as audio:
+                async for pcm in audio:
+                    silent &= not len(pcm)
+                    for piece in cut(resampler.push(pcm)):
+                        yield piece
+        for piece in cut(resampler.flush()):
+            yield piece
+        if silent:
+            raise EngineError("the speech engine gave no sound")
 
 
 def cut(pcm: Pcm) -> Sequence[Pcm]:

@@ -32,7 +32,7 @@ from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, agent_for, engine_named, 
 from .audio_chunk import audio_chunk
 from .client_socket import ClientSocket, Ending, ending_of
 from .generating import Generation
-from .speaking import Manner, speaking, voice_of
+from .speaking import Manner, begun, speaking, voice_of
 
 MAX_WAITING = 64
 """Requests that may wait on one socket while another is spoken."""
@@ -82,7 +82,7 @@ async def begin(app: web.Application, asked: SpeechRequest, engine: str | None) 
     else:
         voice = await voice_of(app, chosen.engine, asked.voice)
     manner = Manner(voice, asked.language or agent.language, asked.speed or agent.speed)
-    return speaking(app, chosen.engine, asked.text, manner, param="text")
+    return speaking(app, asked.text, begun(chosen.engine, manner), chosen.engine.rate_hz, param="text")
 
 
 def streaming_from(engine: str | None) -> Handler:

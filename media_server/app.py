@@ -78,7 +78,7 @@ def _new_app(config: Config, served: Collection[Kind]) -> web.Application:
     app[CONFIG] = config
     app[METRICS] = Metrics()
     app[LISTENER] = app[METRICS].services()
-    add_service_routes(app.router, served)
+    add_service_routes(app, served)
     return app
 
 

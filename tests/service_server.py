@@ -127,7 +127,7 @@ async def serving(engines: Any = None) -> AsyncIterator[Service]:
     app = web.Application(middlewares=[answer_errors])
     counts = Counts()
     app[LISTENER] = counts.listener()
-    add_service_routes(app.router, SERVED)
+    add_service_routes(app, SERVED)
     with TemporaryDirectory() as folder, closing(VoiceSamples(Path(folder) / "voices")) as samples:
         async with engines or engine_set() as source, Catalogue(f"sqlite:///{folder}/vocal.db", samples) as catalogue:
             app[ENGINES], app[CATALOGUE] = source, catalogue

@@ -7,7 +7,9 @@ service of ours, its engine's own).
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +32,16 @@ CONTAINERS = (b"RIFF", b"OggS", b"fLaC", b"ID3")
 """How the files begin that some servers send whatever they are asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How to speak, and the reply that it belongs to."""
+
+    voice: str | None
+    language: str
+    speed: float
+    context: str | None = None
+
+
 class OpenAICompatibleTextToSpeech:
     """One request a clause, at 24 kHz whatever the server's engine speaks at."""
 
@@ -47,27 +59,37 @@ class OpenAICompatibleTextToSpeech:
         """Take voice samples, unless the server is known to be another's: ours use their default if they cannot."""
         return self._remote.maybe_ours
 
-    async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
+    def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
         """Yield what the server sends, as it comes. Raises EngineError in words that hold nothing of the clause."""
+        return self.ask(clause, _Manner(voice, language, speed))
+
+    def open(self, voice: str | None, language: str, speed: float) -> RemoteSpeech:
+        """Begin a reply, which a service of ours has its engine join. Errors are those of ``synthesize``."""
+        return RemoteSpeech(self, _Manner(voice, language, speed, secrets.token_hex(16)))
+
+    async def ask(self, clause: str, manner: _Manner) -> AsyncIterator[Pcm]:
+        """Have a clause spoken."""
         if not clause.strip():
             return
-        async with closing(ask_twice(partial(self._ask, clause, voice, language, speed))) as pieces:
+        async with closing(ask_twice(partial(self._ask, clause, manner))) as pieces:
             async for pcm in pieces:
                 yield pcm
 
-    async def _ask(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
+    async def _ask(self, clause: str, manner: _Manner) -> AsyncIterator[Pcm]:
         pace = Pace(self._remote.server)
         pace.start()
         ours = (await self._remote.known()).ours
         body: dict[str, Any] = {
             "model": await self._remote.model(),
             "input": clause,
-            "voice": self._voice_for(voice, ours),
-            "speed": max(SLOWEST, min(FASTEST, speed)),
+            "voice": self._voice_for(manner.voice, ours),
+            "speed": max(SLOWEST, min(FASTEST, manner.speed)),
             "response_format": "pcm",
         }
-        if ours:
-            body["language"] = language  # others may refuse a field that is not OpenAI's
+        if ours:  # others may refuse a field that is not OpenAI's
+            body["language"] = manner.language
+            if manner.context is not None:
+                body["context"] = manner.context
         request = self._remote.request("audio/speech", pace, [clause], json=body)
         async with request as answer, closing(_samples(answer)) as pieces:
             while (pcm := await pace.next(pieces)) is not None:
@@ -77,6 +99,21 @@ class OpenAICompatibleTextToSpeech:
         if voice is not None and (ours or not voice.startswith(SAMPLE_PREFIX)):
             return voice
         return self._voice or (OUR_VOICE if ours else OTHERS_VOICE)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSpeech:
+    """The requests of one reply. A service keeps what they have in common for some seconds after the last one."""
+
+    engine: OpenAICompatibleTextToSpeech
+    manner: _Manner
+
+    def speak(self, clause: str) -> AsyncIterator[Pcm]:
+        """Yield what the server sends, as it comes; closing ends the request, and the reply there."""
+        return self.engine.ask(clause, self.manner)
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing runs between clauses, and the server notices that no more come."""
 
 
 async def _samples(answer: Answer) -> AsyncIterator[Pcm]:

@@ -32,7 +32,7 @@ from .asking import NAME_MAX_CHARS, REQUEST_MAX_BYTES, engine_for_model, refuse,
 from .backend import ENGINES
 from .generating import Generation
 from .sound import samples_of
-from .speaking import Manner, begin, begun, speaking, voice_of
+from .speaking import Manner, begun, speaking, speech_of, voice_of
 from .speech_contexts import SpeechContexts
 from .streaming import Streamed, sending_events
 from .transcribe import duration_s, headerless, last_of, one_by_one, rest_of, transcribing
@@ -197,4 +197,4 @@ class SpeechService:
     def _enter(self, context: str, chosen: Chosen, manner: Manner) -> AbstractAsyncContextManager[Speech]:
         if not context or not joins(chosen.engine):
             return begun(chosen.engine, manner)
-        return self._contexts.lend((context, chosen.name, manner), partial(begin, chosen.engine, manner))
+        return self._contexts.lend((context, chosen.name, manner), partial(speech_of, chosen.engine, manner))

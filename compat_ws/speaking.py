@@ -49,15 +49,15 @@ async def voice_of(app: web.Application, tts: TextToSpeech, wanted: str) -> str 
         return wanted
 
 
-def begin(tts: TextToSpeech, manner: Manner) -> Speech:
-    """Begin to speak in this manner. Close it."""
+def speech_of(tts: TextToSpeech, manner: Manner) -> Speech:
+    """Begin to speak in this manner. Close what is returned."""
     return open_speech(tts, manner.voice, manner.language, manner.speed)
 
 
 @asynccontextmanager
 async def begun(tts: TextToSpeech, manner: Manner) -> AsyncIterator[Speech]:
     """Begin when entered, and close on the way out."""
-    async with aclosing(begin(tts, manner)) as speech:
+    async with aclosing(speech_of(tts, manner)) as speech:
         yield speech
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.audio import AudioFrame, Pcm
 from pipeline.engines import Engines
 from pipeline.events import Message, Transcript
+from pipeline.tasks import closing
 
 RATE_HZ = 24_000
 LOUD = 9_000
@@ -115,6 +116,42 @@ class FakeTts:
                 said_s += piece_s
         finally:
             self.closed += 1
+
+
+@dataclass
+class JoiningTts(FakeTts):
+    """Joins the clauses of a reply: one speech each."""
+
+    speeches: list[FakeSpeech] = field(default_factory=list)
+
+    def open(self, voice: str | None, language: str, speed: float) -> FakeSpeech:
+        self.speeches.append(FakeSpeech(self))
+        return self.speeches[-1]
+
+
+@dataclass
+class FakeSpeech:
+    """Notes what was said in it, whether two clauses met, how often it was closed, and whether in time."""
+
+    tts: JoiningTts
+    clauses: list[str] = field(default_factory=list)
+    speaking: int = 0
+    closed: int = 0
+
+    async def speak(self, clause: str) -> AsyncIterator[Pcm]:
+        assert not self.speaking and not self.closed, "one clause at a time, and none after the end"
+        self.clauses.append(clause)
+        self.speaking += 1
+        try:
+            async with closing(self.tts.synthesize(clause, None, "en", 1.0)) as sound:
+                async for pcm in sound:
+                    yield pcm
+        finally:
+            self.speaking -= 1
+
+    async def aclose(self) -> None:
+        assert not self.speaking, "the clause ends first"
+        self.closed += 1
 
 
 def engines(stt: FakeStt | None = None, llm: FakeLlm | None = None, tts: FakeTts | None = None) -> Engines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ from pipeline.speech import SpeechSettings
 from pipeline.tasks import closing
 from pipeline.turn_taking import TurnSettings
 
-from .fakes import FakeLlm, FakeStt, FakeTts, LoudnessDetector, engines
+from .fakes import FakeLlm, FakeStt, FakeTts, JoiningTts, LoudnessDetector, engines
 from .script import FRAME_MS, SPEECH, Played, conversation, play
 from .virtual_time import run
 
@@ -161,6 +162,69 @@ def test_interrupt_at_every_10_ms_of_a_reply(at_ms: int) -> None:
     else:
         assert len(played.all(ReplyFinished)) == 1 or not played.all(ReplyStarted)
     assert llm.closed == len(llm.prompts) and tts.closed == len(tts.calls)
+
+
+# --- a voice that joins the clauses of a reply
+
+CLAUSES = ["One two three four.", "Five six seven eight.", "Nine ten eleven twelve."]
+
+
+def joined(script: str, tts: JoiningTts, **more: object) -> Played:
+    """Play; each speech was closed once, and in it were one reply's clauses."""
+    played = play(script, engines(FakeStt(texts=("hello", "my friend")), tts=tts), settings=SETTINGS, **more)
+    assert [speech.closed for speech in tts.speeches] == [1] * len(tts.speeches)
+    assert all(speech.clauses == CLAUSES[: len(speech.clauses)] for speech in tts.speeches)
+    return played
+
+
+def test_the_clauses_of_a_reply_are_one_speech() -> None:
+    tts = JoiningTts()
+    played = joined("#" * 30 + "." * 250, tts)
+    assert [speech.clauses for speech in tts.speeches] == [CLAUSES]
+    assert played.all(ReplyFinished) == [ReplyFinished(1, ANSWER)]
+    assert [e.text for e in played.all(ReplyClauseStarted)] == CLAUSES
+    plain = play("#" * 30 + "." * 250, engines(FakeStt(texts=("hello",))), settings=SETTINGS)
+    assert _loud(played) == _loud(plain) and played.audible() == plain.audible()
+
+
+def test_replies_do_not_join() -> None:
+    tts = JoiningTts()
+    played = joined(BARGE_IN, tts)
+    assert [cut.reply for cut in played.all(ReplyInterrupted)] == [1]
+    assert [speech.clauses for speech in tts.speeches] == [CLAUSES] * 2
+
+
+@pytest.mark.parametrize("at_ms", range(150, 3_150, 50))
+def test_a_speech_that_is_interrupted_is_closed_at_once(at_ms: int) -> None:
+    def interrupt(session: Session) -> None:
+        session.interrupt()
+        asyncio.get_running_loop().call_later(0.001, lambda: closed.extend(s.closed for s in tts.speeches))
+
+    tts, closed = JoiningTts(ttfb_s=0.05, rtf=0.5), list[int]()
+    joined("#" * 30 + "." * 200, tts, at=(601 + at_ms, interrupt))
+    assert closed == [1], "prepared or released, to the end of its sound"
+
+
+def test_a_speech_that_was_prepared_in_vain_is_closed() -> None:
+    tts = JoiningTts(rtf=0.5)
+    played = joined("#" * 30 + "." * 8 + "#" * 30 + "." * 300, tts)
+    assert played.session is not None and played.session.revoked_replies == 1
+    assert len(tts.speeches) == 2 and played.all(ReplyFinished) == [ReplyFinished(2, ANSWER)]
+
+
+@pytest.mark.parametrize("fault", [{"fail_after_s": 0.3}, {"silent": True}, {"ttfb_s": 1e6}], ids=str)
+def test_a_speech_that_fails_is_closed(fault: dict[str, Any]) -> None:
+    tts = JoiningTts(**fault)
+    played = joined("#" * 30 + "." * 900, tts)
+    assert [failed.stage for failed in played.all(EngineFailed)] == ["tts"]
+    assert tts.speeches
+
+
+def test_a_speech_is_closed_when_the_model_fails_between_two_clauses() -> None:
+    tts, llm = JoiningTts(), FakeLlm(per_word_s=0.1, fail_after_words=6)
+    played = play("#" * 30 + "." * 200, engines(llm=llm, tts=tts), settings=SETTINGS)
+    assert [failed.stage for failed in played.all(EngineFailed)] == ["llm"]
+    assert [(speech.clauses, speech.closed) for speech in tts.speeches] == [(CLAUSES[:1], 1)]
 
 
 def test_a_word_that_comes_in_the_moment_of_the_interruption_is_not_told() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ import pytest
 from aiohttp import web
 
 from pipeline.audio import Pcm
-from pipeline.engines import aclose, choose, load, module, usable
-from pipeline.errors import EngineError, EngineUnavailable, NotOffered
+from pipeline.engines import aclose
+from pipeline.errors import EngineError
 from pipeline.tasks import closing
 
 from .vendors import (
@@ -29,7 +28,6 @@ from .vendors import (
     cartesia_speaks,
     created,
     hang_up,
-    nothing_is_ended_by_the_garbage_collector,
     refusing,
     run,
     serving,
@@ -60,6 +58,18 @@ async def engine_at(handle: Script, settings: Mapping[str, str] = {}) -> AsyncIt
             yield engine
         finally:
             await aclose(engine)
+
+
+async def tell(engine: Any, clauses: Sequence[str], between_s: float = 0.0) -> list[int]:
+    """Speak a reply, the model thinking ``between_s`` before each further clause; return the clauses' samples."""
+    lengths: list[int] = []
+    async with aclosing(engine.open(None, "en", 1.0)) as reply:
+        for clause in clauses:
+            if lengths:
+                await asyncio.sleep(between_s)
+            async with closing(reply.speak(clause)) as sound:
+                lengths.append(sum([len(pcm) async for pcm in sound]))
+    return lengths
 
 
 async def speech(engine: Any, clause: str = CLAUSE, voice: str | None = None, speed: float = 1.0) -> Pcm:
@@ -140,55 +150,7 @@ def test_voice_and_model_are_chosen_by_call_or_by_setting() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("voice", ["", "../voices", "x" * 65, "a\n"])
-def test_a_voice_that_can_be_no_id_is_never_asked_for(voice: str) -> None:
-    async def main() -> None:
-        async with cartesia(cartesia_speaks) as (engine, vendor):
-            assert "is no voice's id at Cartesia" in await complaint(engine, voice)
-            assert vendor.asked == []
-            with pytest.raises(NotOffered):
-                await speech(engine, voice="nobody")
-
-    run(main())
-
-
-def test_nothing_is_not_asked_for_and_much_is_asked_for_in_pieces() -> None:
-    words = ["word"] * 2_000
-
-    async def one_frame(socket: CartesiaSocket, message: dict[str, Any]) -> None:
-        await socket.chunk(message["context_id"], FRAME)
-
-    async def main() -> None:
-        async with cartesia(one_frame) as (engine, vendor):
-            assert len(await speech(engine, " \n")) == len(vendor.received) == 0
-            samples = len(await speech(engine, " ".join(words)))
-            texts = [request["transcript"] for request in vendor.received]
-            assert "".join(texts).split() == words
-            assert max(map(len, texts)) <= 501
-            assert samples == 480 * len(texts)
-            assert len({request["context_id"] for request in vendor.received}) == 1
-
-    run(main())
-
-
 # --- the sound
-
-
-@pytest.mark.parametrize("cut", [1, 2, 3, 959, 961, 100_000])
-def test_a_sine_comes_out_as_it_went_in_however_it_is_cut(cut: int) -> None:
-    sine = tone(3_000, 997.0)
-
-    async def speak(socket: CartesiaSocket, message: dict[str, Any]) -> None:
-        octets = sine.astype("<i2").tobytes()
-        for i in range(0, len(octets), cut):
-            await socket.chunk(message["context_id"], octets[i : i + cut])
-
-    async def main() -> None:
-        async with cartesia(speak) as (engine, _):
-            assert engine.rate_hz == RATE_HZ
-            assert np.array_equal(await speech(engine), sine)
-
-    run(main())
 
 
 def test_the_first_chunk_comes_before_the_next_is_sent() -> None:
@@ -219,49 +181,6 @@ async def endless(socket: CartesiaSocket, message: dict[str, Any]) -> None:
     while True:
         await socket.chunk(message["context_id"], FRAME)
         await asyncio.sleep(0.001)
-
-
-def test_closing_cancels_at_cartesia_and_keeps_the_connection() -> None:
-    async def main() -> None:
-        async with cartesia(endless) as (engine, vendor):
-            for _ in range(20):
-                async with closing(engine.synthesize(CLAUSE, None, "en", 1.0)) as sound:
-                    assert len(await anext(sound))
-                assert await vendor.canceled.get() == vendor.received[-1]["context_id"]
-            assert len(vendor.asked) == 1
-            await nothing_is_ended_by_the_garbage_collector()
-
-    run(main())
-
-
-def test_canceling_while_it_waits_cancels_at_cartesia() -> None:
-    async def silent(socket: CartesiaSocket, message: dict[str, Any]) -> None:
-        await asyncio.Event().wait()
-
-    async def main() -> None:
-        async with cartesia(silent) as (engine, vendor):
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(speech(engine), 0.2)
-            assert await vendor.canceled.get() == vendor.received[0]["context_id"]
-
-    run(main())
-
-
-def test_several_speak_at_once_on_one_connection_and_one_that_leaves_harms_nobody() -> None:
-    async def speak(socket: CartesiaSocket, message: dict[str, Any]) -> None:
-        await (endless if message["transcript"] == "On and on " else cartesia_speaks)(socket, message)
-
-    async def main() -> None:
-        async with cartesia(speak) as (engine, vendor):
-            async with closing(engine.synthesize("On and on", None, "en", 1.0)) as leaving:
-                await anext(leaving)
-                others = [asyncio.create_task(speech(engine, CLAUSE * n)) for n in range(1, 6)]
-                await others[0]
-            spoken = await asyncio.gather(*others)
-            assert all(np.array_equal(pcm, tone(SAMPLES * n)) for n, pcm in enumerate(spoken, 1))
-            assert (len(vendor.asked), len(vendor.received)) == (1, 6)
-
-    run(main())
 
 
 def test_sound_that_nobody_takes_does_not_fill_the_memory_and_others_are_heard() -> None:
@@ -321,6 +240,175 @@ def test_an_engine_that_is_closed_while_it_connects_leaves_nothing() -> None:
             await aclose(engine)
             with pytest.raises(EngineError, match="closed"):
                 await speaking
+
+    run(main())
+
+
+# --- a reply is a context
+
+REPLY = ["Well, a canary sang.", "It was yellow.", "Then it flew away."]
+LENGTHS = [round(len(clause) * 0.06 * RATE_HZ) for clause in REPLY]
+
+
+def test_the_clauses_of_a_reply_are_inputs_of_one_context() -> None:
+    async def main() -> None:
+        async with cartesia(cartesia_speaks) as (engine, vendor):
+            assert await tell(engine, REPLY) == LENGTHS
+            assert [request["transcript"] for request in vendor.received] == [f"{clause} " for clause in REPLY]
+            [context_id] = {request["context_id"] for request in vendor.received}
+            await vendor.quiet.wait()
+            assert vendor.ended == [context_id] and vendor.canceled.empty()
+            assert len(vendor.asked) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(("language", "joined"), [("en-US", "Yes. No. "), ("ja", "Yes.No."), ("zh-CN", "Yes.No.")])
+def test_a_space_stands_between_clauses_where_the_language_has_one(language: str, joined: str) -> None:
+    async def main() -> None:
+        async with cartesia(cartesia_speaks) as (engine, vendor):
+            async with aclosing(engine.open(None, language, 1.0)) as reply:
+                for clause in ("Yes.", "No."):
+                    async with closing(reply.speak(clause)) as sound:
+                        assert [pcm async for pcm in sound]
+            assert "".join(request["transcript"] for request in vendor.received) == joined
+
+    run(main())
+
+
+def test_a_context_that_was_cut_off_is_canceled_once_and_another_one_goes_on() -> None:
+    async def speak(socket: CartesiaSocket, message: dict[str, Any]) -> None:
+        await (endless if message["transcript"] == "On and on " else cartesia_speaks)(socket, message)
+
+    async def main() -> None:
+        async with cartesia(speak) as (engine, vendor):
+            async with aclosing(engine.open(None, "en", 1.0)) as reply:
+                async with closing(reply.speak("On and on")) as sound:
+                    await anext(sound)
+                async with closing(reply.speak(CLAUSE)) as sound:
+                    assert sum([len(pcm) async for pcm in sound]) == SAMPLES, "what still came is not heard"
+            first, second = (request["context_id"] for request in vendor.received)
+            await vendor.quiet.wait()
+            assert vendor.canceled.get_nowait() == first and vendor.canceled.empty()
+            assert vendor.ended == [second] != [first]
+
+    run(main())
+
+
+@pytest.mark.parametrize("tells_expiry", [True, False])
+@pytest.mark.parametrize(("expires_s", "between_s"), [(1.0, 1.1), (0.2, 0.4), (0.2, 0.2)])
+def test_a_context_that_expired_while_the_model_thought_is_followed_by_another(
+    expires_s: float, between_s: float, tells_expiry: bool
+) -> None:
+    """As documented; earlier than that; and in the very moment of the next input."""
+
+    async def main() -> None:
+        async with cartesia(cartesia_speaks) as (engine, vendor):
+            vendor.expires_s, vendor.tells_expiry = expires_s, tells_expiry
+            assert await tell(engine, REPLY, between_s) == LENGTHS
+            spoken = [request["transcript"].rstrip() for request in vendor.received]
+            assert list(dict.fromkeys(spoken)) == REPLY and len(spoken) <= 2 * len(REPLY) - 1
+            assert len(vendor.asked) == 1
+            if between_s > expires_s:
+                assert len({request["context_id"] for request in vendor.received}) >= len(REPLY)
+
+    run(main())
+
+
+def test_a_refusal_is_not_taken_for_an_expired_context_twice() -> None:
+    async def speak(socket: CartesiaSocket, message: dict[str, Any]) -> None:
+        if message["transcript"] == f"{REPLY[0]} ":
+            await cartesia_speaks(socket, message)
+        else:
+            await socket.error(message["context_id"], 402, "quota_exceeded")
+
+    async def main() -> None:
+        async with cartesia(speak) as (engine, vendor):
+            with pytest.raises(EngineError, match="no credit left"):
+                await tell(engine, REPLY)
+            assert [request["transcript"].rstrip() for request in vendor.received] == [REPLY[0], REPLY[1], REPLY[1]]
+
+    run(main())
+
+
+def test_a_connection_that_is_lost_between_two_clauses_costs_nothing() -> None:
+    async def main() -> None:
+        async with (
+            cartesia(cartesia_speaks) as (engine, vendor),
+            aclosing(engine.open(None, "en", 1.0)) as reply,
+        ):
+            for times, clause in enumerate(REPLY, 1):
+                async with closing(reply.speak(clause)) as sound:
+                    assert sum([len(pcm) async for pcm in sound]) == LENGTHS[times - 1]
+                assert len(vendor.asked) == times
+                vendor.sockets[-1].drop()
+                await vendor.closed.get()
+            assert [request["transcript"].rstrip() for request in vendor.received] == REPLY
+
+    run(main())
+
+
+def test_a_flush_of_nothing_does_not_end_the_next_clause() -> None:
+    """Without buffering, a clause may count as flushed when it is spoken, and the flush behind it as another one."""
+
+    async def speak(socket: CartesiaSocket, message: dict[str, Any]) -> None:
+        await cartesia_speaks(socket, message)
+        await socket.flush_done(message["context_id"], 1)
+
+    async def main() -> None:
+        async with cartesia(speak) as (engine, vendor):
+            assert await tell(engine, REPLY) == LENGTHS
+            assert len({request["context_id"] for request in vendor.received}) == 1
+
+    run(main())
+
+
+def test_rubbish_between_two_clauses_is_an_error_or_nothing_and_the_next_reply_is_spoken() -> None:
+    async def main() -> None:
+        async with cartesia(cartesia_speaks, {"VOCAL_CARTESIA_TIMEOUT_S": "0.5"}) as (engine, vendor):
+            for rubbish in RUBBISH:
+                async with aclosing(engine.open(None, "en", 1.0)) as reply:
+                    async with closing(reply.speak(REPLY[0])) as sound:
+                        assert sum([len(pcm) async for pcm in sound]) == LENGTHS[0]
+                    ws = vendor.sockets[-1].ws
+                    await (ws.send_str(rubbish) if isinstance(rubbish, str) else ws.send_bytes(rubbish))
+                    async with closing(reply.speak(REPLY[1])) as sound:
+                        try:
+                            assert sum([len(pcm) async for pcm in sound]) == LENGTHS[1]
+                        except EngineError as error:
+                            told.append(str(error))
+                assert await tell(engine, REPLY) == LENGTHS
+        assert all("sent something that is no answer" in words for words in told)
+
+    told: list[str] = []
+    run(main())
+
+
+def test_an_error_that_names_nobody_is_the_error_of_whoever_waits() -> None:
+    async def speak(socket: CartesiaSocket, message: dict[str, Any]) -> None:
+        if message["transcript"] == "Bad ":
+            await socket.error(None, 500, None)
+        else:
+            await cartesia_speaks(socket, message)
+
+    async def main() -> None:
+        async with cartesia(speak) as (engine, _), aclosing(engine.open(None, "en", 1.0)) as idle:
+            async with closing(idle.speak(REPLY[0])) as sound:
+                assert [pcm async for pcm in sound]
+            with pytest.raises(EngineError, match="out of order"):
+                await speech(engine, "Bad")
+
+    run(main())
+
+
+def test_a_reply_connects_before_it_has_anything_to_say() -> None:
+    async def main() -> None:
+        async with cartesia(cartesia_speaks) as (engine, vendor):
+            async with aclosing(engine.open(None, "en", 1.0)):
+                await vendor.opened.wait()
+            assert vendor.received == [] and vendor.canceled.empty()
+            assert len(await speech(engine)) == SAMPLES
+            assert len(vendor.asked) == 1
 
     run(main())
 
@@ -388,23 +476,6 @@ def test_a_connection_that_is_refused_is_told_in_words(status: int, words: str) 
     run(main())
 
 
-def test_a_lost_connection_is_tried_once_more_and_only_before_the_first_sound() -> None:
-    async def drop_first(socket: CartesiaSocket, message: dict[str, Any]) -> None:
-        if drops.pop(0):
-            socket.drop()
-        else:
-            await cartesia_speaks(socket, message)
-
-    async def main() -> None:
-        async with cartesia(drop_first) as (engine, vendor):
-            assert len(await speech(engine)) == SAMPLES
-            assert "the connection to Cartesia was lost" in await complaint(engine)
-            assert (len(vendor.received), drops) == (4, [])
-
-    drops = [True, False, True, True]
-    run(main())
-
-
 def test_a_clause_that_breaks_off_is_never_spoken_twice_and_the_next_one_is_spoken() -> None:
     async def speak(socket: CartesiaSocket, message: dict[str, Any]) -> None:
         if len(spoken) < 3:
@@ -428,36 +499,6 @@ def test_a_clause_that_breaks_off_is_never_spoken_twice_and_the_next_one_is_spok
             assert len(vendor.received) == 4
 
     spoken: list[str] = []
-    run(main())
-
-
-def test_silence_is_told_after_the_time_that_was_set() -> None:
-    async def stall_later(socket: CartesiaSocket, message: dict[str, Any]) -> None:
-        await socket.chunk(message["context_id"], FRAME)
-        await asyncio.Event().wait()
-
-    async def main() -> None:
-        limit = {"VOCAL_CARTESIA_TIMEOUT_S": "0.3"}
-        async with cartesia(stall_later, limit) as (engine, vendor):
-            assert await complaint(engine) == "tts cartesia: Cartesia sent nothing for 0.3 s"
-            assert await vendor.canceled.get() == vendor.received[0]["context_id"]
-        async with engine_at(stall, limit) as engine:
-            assert await complaint(engine) == "tts cartesia: Cartesia sent nothing for 0.3 s"
-
-    run(main())
-
-
-def test_a_host_that_is_not_there_is_named() -> None:
-    async def main() -> None:
-        async with serving(stall) as url:
-            pass
-        engine = await created("tts", "cartesia", {"CARTESIA_API_KEY": KEY, "CARTESIA_BASE_URL": url})
-        told = await complaint(engine)
-        assert "cannot be reached at 127.0.0.1; " in told
-        assert told.endswith("CARTESIA_BASE_URL")
-        await aclose(engine)
-        await aclose(engine)
-
     run(main())
 
 
@@ -522,50 +563,3 @@ def test_an_error_without_a_status_is_told() -> None:
         await socket.send(type="error", context_id=message["context_id"])
 
     assert "Cartesia" in failure(speak)
-
-
-@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
-def test_the_log_has_no_key_and_above_debug_no_words(level: str, caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        async with cartesia(cartesia_speaks) as (engine, _):
-            await speech(engine)
-
-    caplog.set_level(level)
-    run(main())
-    ours = [r for r in caplog.records if r.name.split(".")[0] not in ("aiohttp", "asyncio")]
-    assert not [r for r in ours if KEY in r.getMessage()]
-    assert not [r for r in ours if "canary" in r.getMessage() and r.levelno > logging.DEBUG]
-
-
-# --- what it needs
-
-
-def test_it_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    describe = module("tts", "cartesia").describe
-    assert describe({}).lacks == "CARTESIA_API_KEY"
-    assert describe({"CARTESIA_API_KEY": KEY}).lacks is None
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert describe({"CARTESIA_API_KEY": KEY}).lacks == "pip install vocal-node[cloud]"
-    with pytest.raises(EngineUnavailable, match=r"pip install vocal-node\[cloud\]"):
-        load("tts", "cartesia", {"CARTESIA_API_KEY": KEY})
-
-
-def test_a_key_is_reason_enough_to_take_it() -> None:
-    assert usable("tts", {"CARTESIA_API_KEY": KEY})[0][0] == "cartesia"
-    chosen = choose("tts", "auto", {"CARTESIA_API_KEY": KEY})
-    assert chosen.why.startswith("tts cartesia: Cartesia, sonic-3.5 in the cloud")
-    run(aclose(chosen.engine))
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"CARTESIA_API_KEY": "a key"}, "a usable CARTESIA_API_KEY"),
-        ({"CARTESIA_BASE_URL": "wss://x"}, "a usable CARTESIA_BASE_URL"),
-        ({"VOCAL_CARTESIA_TIMEOUT_S": "soon"}, "VOCAL_CARTESIA_TIMEOUT_S must be"),
-        ({"VOCAL_CARTESIA_VOICE": "Katie Smith"}, "VOCAL_CARTESIA_VOICE"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_named(settings: dict[str, str], words: str) -> None:
-    with pytest.raises(EngineUnavailable, match=words):
-        load("tts", "cartesia", {"CARTESIA_API_KEY": KEY, **settings})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -13,25 +12,22 @@ import pytest
 from aiohttp import web
 
 from pipeline.audio import Pcm
-from pipeline.engines import aclose, choose, load, module, usable
-from pipeline.errors import EngineError, EngineUnavailable, NotOffered
+from pipeline.engines import aclose
+from pipeline.errors import EngineError, NotOffered
 from pipeline.tasks import closing
 
 from .vendors import (
     KEY,
     RATE_HZ,
+    ElevenStitches,
     HttpVendor,
     Script,
-    begin,
     created,
     eleven_error,
     eleven_speaks,
-    hang_up,
-    nothing_is_ended_by_the_garbage_collector,
     refusing,
     run,
     serving,
-    stall,
     tone,
 )
 
@@ -117,14 +113,6 @@ def test_voice_and_model_are_chosen_by_call_or_by_setting() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("voice", ["", "../../v1/user", "a/b", "a?b=c", "x" * 65, "\u00fc", "a\n"])
-def test_a_voice_that_can_be_no_id_is_never_asked_for(voice: str) -> None:
-    told, times = failure(eleven_speaks, voice=voice)
-    assert "is no voice's id at ElevenLabs" in told
-    assert times == 0
-    assert len(told) < 200
-
-
 async def one_frame(request: web.Request) -> web.StreamResponse:
     """Speak any text in 20 ms."""
     return web.Response(body=FRAME, content_type="audio/pcm")
@@ -143,101 +131,113 @@ def test_a_voice_or_language_it_does_not_have_may_be_replaced_by_another() -> No
     run(main())
 
 
-def test_nothing_is_not_asked_for_and_much_is_asked_for_in_pieces() -> None:
-    words = ["word"] * 2_000
-
-    async def main() -> None:
-        async with elevenlabs(one_frame) as (engine, vendor):
-            assert len(await speech(engine, " \n")) == len(vendor.asked) == 0
-            samples = len(await speech(engine, " ".join(words)))
-            texts = [asked.body["text"] for asked in vendor.asked]
-            assert " ".join(texts).split() == words
-            assert max(map(len, texts)) <= 2_500
-            assert samples == 480 * len(texts)
-
-    run(main())
-
-
 # --- the sound
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 959, 961, 4097, 100_000])
-def test_a_sine_comes_out_as_it_went_in_however_it_is_cut(cut: int) -> None:
-    sine = tone(3_000, 997.0)
+# --- what a request continues
 
-    async def script(request: web.Request) -> web.StreamResponse:
-        octets = sine.astype("<i2").tobytes()
-        response = await begin(request, "audio/pcm")
-        for i in range(0, len(octets), cut):
-            await response.write(octets[i : i + cut])
-        return response
+REPLY = ["Well, a canary sang.", "It was yellow.", "It sang.", "It sang again.", "Then it flew away."]
 
+
+async def tell(engine: Any, clauses: list[str]) -> None:
+    """Speak a reply, each clause to its end."""
+    async with aclosing(engine.open(None, "en", 1.0)) as reply:
+        for clause in clauses:
+            async with closing(reply.speak(clause)) as sound:
+                assert sum([len(pcm) async for pcm in sound]) == round(len(clause) * 0.06 * RATE_HZ)
+
+
+def continued(vendor: HttpVendor) -> list[Any]:
+    """Return what each request said that it continues."""
+    fields = [{k: v for k, v in asked.body.items() if k.startswith(("previous", "next"))} for asked in vendor.asked]
+    vendor.asked.clear()
+    return [next(iter(previous.values())) if len(previous) == 1 else previous or None for previous in fields]
+
+
+def test_a_clause_continues_the_three_requests_before_it_and_a_reply_begins_anew() -> None:
     async def main() -> None:
-        async with elevenlabs(script) as (engine, _):
-            assert engine.rate_hz == RATE_HZ
-            assert np.array_equal(await speech(engine), sine)
+        stitches = ElevenStitches()
+        async with elevenlabs(stitches.script) as (engine, vendor):
+            await tell(engine, REPLY)
+            ids = [f"request-{n}" for n in range(5)]
+            assert continued(vendor) == [None, ids[:1], ids[:2], ids[:3], ids[1:4]]
+            await asyncio.gather(tell(engine, REPLY[:2]), tell(engine, REPLY[:2]))
+            first, second = (previous for previous in continued(vendor) if previous)
+            assert len(first) == len(second) == 1 and first != second
 
     run(main())
 
 
-def test_the_first_frame_comes_before_the_next_is_sent() -> None:
+def test_a_clause_that_was_cut_off_is_not_continued() -> None:
     async def main() -> None:
-        heard = asyncio.Event()
-
-        async def script(request: web.Request) -> web.StreamResponse:
-            response = await begin(request, "audio/pcm")
-            await response.write(FRAME)
-            await heard.wait()
-            await response.write(FRAME + FRAME[:100])
-            return response
-
-        async with elevenlabs(script) as (engine, _), closing(engine.synthesize(CLAUSE, None, "en", 1.0)) as sound:
-            assert len(await anext(sound)) == 480
-            heard.set()
-            assert sum([len(pcm) async for pcm in sound]) == 530
+        async with elevenlabs(ElevenStitches().script) as (engine, vendor):
+            async with aclosing(engine.open(None, "en", 1.0)) as reply:
+                async with closing(reply.speak(REPLY[1] * 100)) as sound:
+                    await anext(sound)
+                async with closing(reply.speak(REPLY[2])) as sound:
+                    assert [pcm async for pcm in sound]
+            assert continued(vendor) == [None, None]
 
     run(main())
 
 
-def test_closing_ends_the_request_and_leaves_nothing() -> None:
+def test_requests_without_an_id_are_continued_by_their_words() -> None:
+    async def main() -> None:
+        async with elevenlabs(ElevenStitches(ids=False).script) as (engine, vendor):
+            await tell(engine, REPLY[:3])
+            assert continued(vendor) == [None, REPLY[0], f"{REPLY[0]} {REPLY[1]}"]
+            await tell(engine, ["Long, " * 100 + "long.", "Enough, " * 100 + "enough.", "It."])
+            assert len(continued(vendor)[-1]) == 1_000
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("refuses", "asked_first", "asked_later"),
+    [
+        (("previous_request_ids",), [None, ["request-0"], REPLY[0]], [None, REPLY[0]]),
+        (("previous_request_ids", "previous_text"), [None, ["request-0"], REPLY[0], None], [None, None]),
+    ],
+)
+def test_a_model_that_refuses_to_continue_speaks_on_and_is_not_asked_again(
+    refuses: tuple[str, ...], asked_first: list[Any], asked_later: list[Any]
+) -> None:
+    async def main() -> None:
+        async with elevenlabs(ElevenStitches(refuses).script) as (engine, vendor):
+            await tell(engine, REPLY[:2])
+            assert continued(vendor) == asked_first
+            await tell(engine, REPLY[:2])
+            assert continued(vendor) == asked_later
+
+    run(main())
+
+
+@pytest.mark.parametrize("model", ["eleven_v3", "eleven_v3_conversational"])
+def test_models_that_are_known_to_refuse_are_not_asked(model: str) -> None:
+    async def main() -> None:
+        stitches = ElevenStitches(("previous_request_ids", "previous_text"))
+        async with elevenlabs(stitches.script, {"VOCAL_ELEVENLABS_MODEL": model}) as (engine, vendor):
+            await tell(engine, REPLY[:3])
+            assert continued(vendor) == [None] * 3
+
+    run(main())
+
+
+def test_a_refusal_for_another_reason_is_told_and_nothing_is_concluded() -> None:
     async def script(request: web.Request) -> web.StreamResponse:
-        response = await begin(request, "audio/pcm")
-        await response.write(FRAME * 3)
-        return await stall(request)
+        if (await request.json())["text"] == "Bad.":
+            return web.json_response(eleven_error("invalid_text"), status=422)
+        return await stitches.script(request)
 
     async def main() -> None:
         async with elevenlabs(script) as (engine, vendor):
-            for _ in range(20):
-                vendor.left.clear()
-                async with closing(engine.synthesize(CLAUSE, None, "en", 1.0)) as sound:
-                    assert len(await anext(sound))
-                await vendor.left.wait()
-            await nothing_is_ended_by_the_garbage_collector()
+            with pytest.raises(EngineError, match=r"did not accept the request \(422, invalid_text\)"):
+                await tell(engine, [REPLY[0], "Bad."])
+            assert continued(vendor) == [None, ["request-0"], REPLY[0], None]
+            await tell(engine, REPLY[:2])
+            assert continued(vendor) == [None, ["request-1"]]
 
-    run(main())
-
-
-def test_canceling_while_it_waits_ends_the_request() -> None:
-    async def main() -> None:
-        async with elevenlabs(stall) as (engine, vendor):
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(speech(engine), 0.2)
-            await vendor.left.wait()
-
-    run(main())
-
-
-def test_several_speak_at_once_and_later_ones_find_a_warm_connection() -> None:
-    async def main() -> None:
-        async with elevenlabs(eleven_speaks) as (engine, vendor):
-            lengths = [len(pcm) for pcm in await asyncio.gather(*(speech(engine) for _ in range(5)))]
-            assert len(set(lengths)) == 1
-            first = {asked.peer for asked in vendor.asked}
-            assert len(first) == 5
-            for _ in range(3):
-                await speech(engine)
-            assert {asked.peer for asked in vendor.asked} == first
-
+    stitches = ElevenStitches()
     run(main())
 
 
@@ -296,64 +296,6 @@ def test_an_error_that_is_no_json_is_told_by_its_status() -> None:
     assert failure(script)[0] == "tts elevenlabs: ElevenLabs is out of order (502); try again later"
 
 
-def test_a_lost_connection_is_tried_once_more_and_only_before_the_first_sound() -> None:
-    async def drop_first(request: web.Request) -> web.StreamResponse:
-        return await (eleven_speaks if drops.pop() else hang_up)(request)
-
-    async def main() -> None:
-        async with elevenlabs(drop_first) as (engine, _):
-            assert len(await speech(engine)) == len(CLAUSE) * 0.06 * RATE_HZ
-
-    drops = [True, False]
-    run(main())
-    assert failure(hang_up) == ("tts elevenlabs: the connection to ElevenLabs was lost", 2)
-
-
-def test_a_clause_that_breaks_off_is_never_spoken_twice() -> None:
-    async def script(request: web.Request) -> web.StreamResponse:
-        response = await begin(request, "audio/pcm")
-        await response.write(FRAME)
-        return await hang_up(request)
-
-    async def main() -> None:
-        async with (
-            elevenlabs(script) as (engine, vendor),
-            closing(engine.synthesize(CLAUSE, None, "en", 1.0)) as sound,
-        ):
-            assert len(await anext(sound)) == 480
-            with pytest.raises(EngineError, match="the connection to ElevenLabs was lost"):
-                await anext(sound)
-            assert len(vendor.asked) == 1
-
-    run(main())
-
-
-def test_silence_is_told_after_the_time_that_was_set() -> None:
-    async def stall_later(request: web.Request) -> web.StreamResponse:
-        response = await begin(request, "audio/pcm")
-        await response.write(FRAME)
-        return await stall(request)
-
-    limit = {"VOCAL_ELEVENLABS_TIMEOUT_S": "0.3"}
-    assert failure(stall, limit) == ("tts elevenlabs: ElevenLabs sent nothing for 0.3 s", 1)
-    assert failure(stall_later, limit) == ("tts elevenlabs: ElevenLabs sent nothing for 0.3 s", 1)
-
-
-def test_a_host_that_is_not_there_is_named() -> None:
-    async def main() -> None:
-        async with serving(stall) as url:
-            pass
-        engine = await created("tts", "elevenlabs", {"ELEVENLABS_API_KEY": KEY, "ELEVENLABS_BASE_URL": url})
-        with pytest.raises(EngineError, match=r"cannot be reached at 127.0.0.1; .* ELEVENLABS_BASE_URL$"):
-            await speech(engine)
-        await aclose(engine)
-        await aclose(engine)
-        with pytest.raises(EngineError):
-            await speech(engine)
-
-    run(main())
-
-
 @pytest.mark.parametrize("content_type", ["text/html", "application/json", "audioish"])
 def test_what_is_no_sound_is_not_spoken(content_type: str) -> None:
     async def script(request: web.Request) -> web.StreamResponse:
@@ -363,51 +305,3 @@ def test_what_is_no_sound_is_not_spoken(content_type: str) -> None:
     assert told == (
         f"tts elevenlabs: ElevenLabs sent something that is no answer ({content_type}); check ELEVENLABS_BASE_URL"
     )
-
-
-@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
-def test_the_log_has_no_key_and_above_debug_no_words(level: str, caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        async with elevenlabs(eleven_speaks) as (engine, _):
-            await speech(engine)
-
-    caplog.set_level(level)
-    run(main())
-    failure(refusing(401, eleven_error("invalid_api_key")))
-    ours = [r for r in caplog.records if r.name.split(".")[0] not in ("aiohttp", "asyncio")]
-    assert not [r for r in ours if KEY in r.getMessage()]
-    assert not [r for r in ours if "canary" in r.getMessage() and r.levelno > logging.DEBUG]
-
-
-# --- what it needs
-
-
-def test_it_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    describe = module("tts", "elevenlabs").describe
-    assert describe({}).lacks == "ELEVENLABS_API_KEY"
-    assert describe({"ELEVENLABS_API_KEY": KEY}).lacks is None
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert describe({"ELEVENLABS_API_KEY": KEY}).lacks == "pip install vocal-node[cloud]"
-    with pytest.raises(EngineUnavailable, match=r"pip install vocal-node\[cloud\]"):
-        load("tts", "elevenlabs", {"ELEVENLABS_API_KEY": KEY})
-
-
-def test_a_key_is_reason_enough_to_take_it() -> None:
-    assert usable("tts", {"ELEVENLABS_API_KEY": KEY})[0][0] == "elevenlabs"
-    chosen = choose("tts", "auto", {"ELEVENLABS_API_KEY": KEY})
-    assert chosen.why.startswith("tts elevenlabs: ElevenLabs, eleven_flash_v2_5 in the cloud")
-    run(aclose(chosen.engine))
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"ELEVENLABS_API_KEY": "a key"}, "a usable ELEVENLABS_API_KEY"),
-        ({"ELEVENLABS_BASE_URL": "ftp://x"}, "a usable ELEVENLABS_BASE_URL"),
-        ({"VOCAL_ELEVENLABS_TIMEOUT_S": "soon"}, "VOCAL_ELEVENLABS_TIMEOUT_S must be"),
-        ({"VOCAL_ELEVENLABS_VOICE": "../user"}, "VOCAL_ELEVENLABS_VOICE"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_named(settings: dict[str, str], words: str) -> None:
-    with pytest.raises(EngineUnavailable, match=words):
-        load("tts", "elevenlabs", {"ELEVENLABS_API_KEY": KEY, **settings})

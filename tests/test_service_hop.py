@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,12 @@ from pipeline.audio import AudioFrame, silence
 from pipeline.engines import Kind, load
 from pipeline.errors import EngineError
 from pipeline.events import Message
+from pipeline.reply_speech import Speech
 from pipeline.tasks import closing
 
+from .fakes import FakeTts, JoiningTts
 from .recordings import in_frames, recording
-from .service_server import Service, engine_set, serving
+from .service_server import Service, engine_set, serving, shelf
 
 ASKED = [Message("system", "Be kind."), Message("user", "I need a cup of tea.")]
 STORY = "Once upon a time there was a very long story. " * 20
@@ -131,6 +133,128 @@ def test_closing_the_iterator_makes_the_service_stop(kind: Kind) -> None:
             produced = service.counts.produced
             await asyncio.sleep(0.05)
             assert service.counts.produced == produced
+
+    asyncio.run(main())
+
+
+# --- the clauses of a reply, each a request of its own
+
+REPLY = ["Well, here it comes.", "It is a long story.", "It ends here."]
+
+
+@asynccontextmanager
+async def voice_there(tts: JoiningTts) -> AsyncIterator[tuple[Service, Any]]:
+    """Serve a voice that joins clauses, and reach it."""
+    async with asyncio.timeout(20), serving(shelf({"tts": tts})) as service:
+        created = load("tts", "openai_compatible", {"VOCAL_TTS_URL": service.url})
+        try:
+            yield service, created
+        finally:
+            await engines.aclose(created)
+
+
+async def tell(reply: Speech, clauses: Sequence[str]) -> list[int]:
+    """Speak clauses of a reply; return the samples of each."""
+    lengths: list[int] = []
+    for clause in clauses:
+        async with closing(reply.speak(clause)) as sound:
+            lengths.append(sum([len(pcm) async for pcm in sound]))
+    return lengths
+
+
+def samples_of(clause: str) -> int:
+    return round(len(clause.split()) * FakeTts.s_per_word * 24_000)
+
+
+def test_the_clauses_of_a_reply_reach_one_speech_there() -> None:
+    async def main() -> None:
+        tts = JoiningTts()
+        async with voice_there(tts) as (_, engine):
+            async with aclosing(engine.open(None, "en", 1.0)) as reply:
+                assert await tell(reply, REPLY) == [samples_of(clause) for clause in REPLY]
+            assert [speech.clauses for speech in tts.speeches] == [REPLY]
+        assert [speech.closed for speech in tts.speeches] == [1], "at the latest with the service"
+
+    asyncio.run(main())
+
+
+def test_replies_at_once_and_single_clauses_do_not_join() -> None:
+    async def one(engine: Any) -> None:
+        async with aclosing(engine.open(None, "en", 1.0)) as reply:
+            await tell(reply, REPLY)
+
+    async def main() -> None:
+        tts = JoiningTts(rtf=0.01)
+        async with voice_there(tts) as (_, engine):
+            await asyncio.gather(*(one(engine) for _ in range(5)))
+            assert [speech.clauses for speech in tts.speeches] == [REPLY] * 5
+            for _ in range(2):
+                async with closing(engine.synthesize(REPLY[0], None, "en", 1.0)) as sound:
+                    assert [pcm async for pcm in sound]
+            assert [(speech.clauses, speech.closed) for speech in tts.speeches[5:]] == [(REPLY[:1], 1)] * 2
+
+    asyncio.run(main())
+
+
+def test_a_reply_that_is_cut_off_is_closed_there_at_once() -> None:
+    async def main() -> None:
+        tts = JoiningTts(rtf=0.5)
+        async with voice_there(tts) as (service, engine):
+            async with aclosing(engine.open(None, "en", 1.0)) as reply:
+                async with closing(reply.speak(REPLY[0])) as sound:
+                    assert [pcm async for pcm in sound]
+                async with closing(reply.speak(STORY)) as sound:
+                    await anext(sound)
+                began_s = time.perf_counter()
+                await service.counts.until(lambda: len(service.counts.ended) == 2)
+                assert time.perf_counter() - began_s < STOPPED_S
+            assert service.counts.ended == [("tts", "finished"), ("tts", "abandoned")]
+            assert [speech.closed for speech in tts.speeches] == [1]
+
+    asyncio.run(main())
+
+
+def test_a_clause_that_fails_there_closes_its_speech_and_the_next_one_begins_another() -> None:
+    async def main() -> None:
+        tts = JoiningTts()
+        async with voice_there(tts) as (_, engine):
+            async with aclosing(engine.open(None, "en", 1.0)) as reply:
+                await tell(reply, REPLY[:1])
+                tts.silent = True
+                with pytest.raises(EngineError, match="no sound"):
+                    await tell(reply, REPLY[1:2])
+                tts.silent = False
+                await tell(reply, REPLY[2:])
+            assert [speech.clauses for speech in tts.speeches] == [REPLY[:2], REPLY[2:]]
+            assert [speech.closed for speech in tts.speeches] == [1, 0]
+
+    asyncio.run(main())
+
+
+async def drain(service: Service, **asked: Any) -> int:
+    response = await service.post("/v1/audio/speech", {"input": REPLY[0], "response_format": "pcm", **asked})
+    return response.status
+
+
+def test_another_manner_is_another_speech_and_a_context_is_bounded() -> None:
+    async def main() -> None:
+        tts = JoiningTts()
+        async with voice_there(tts) as (service, _):
+            for manner in ({}, {}, {"speed": 2.0}, {"language": "de"}, {"context": "another"}, {"context": ""}):
+                assert await drain(service, **{"context": "a", **manner}) == 200
+            assert [len(speech.clauses) for speech in tts.speeches] == [2, 1, 1, 1, 1]
+            assert await drain(service, context="a" * 65) == 400
+            assert await drain(service, context=7) == 400
+
+    asyncio.run(main())
+
+
+def test_a_text_that_says_nothing_opens_nothing() -> None:
+    async def main() -> None:
+        tts = JoiningTts()
+        async with voice_there(tts) as (service, _):
+            assert await drain(service, input="***", context="a") == 400
+            assert tts.speeches == []
 
     asyncio.run(main())
 

@@ -121,9 +121,11 @@ class HttpVendor:
             return web.Response()
 
 
-async def begin(request: web.Request, content_type: str) -> web.StreamResponse:
+async def begin(
+    request: web.Request, content_type: str, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
     """Send the headers of a streamed answer."""
-    response = web.StreamResponse(headers={"Content-Type": content_type})
+    response = web.StreamResponse(headers={"Content-Type": content_type, **(headers or {})})
     await response.prepare(request)
     return response
 
@@ -207,6 +209,38 @@ async def eleven_speaks(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@dataclass
+class ElevenStitches:
+    """Speaks and gives each request an id; takes up to three of those that were read to their end.
+
+    ``refuses`` are the fields that the model does not take. Without ``ids`` the requests have none.
+    """
+
+    refuses: tuple[str, ...] = ()
+    ids: bool = True
+    spoken: list[str] = field(default_factory=list)
+    """The ids of the requests that were answered."""
+
+    async def script(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        body = await request.json()
+        for name in self.refuses:
+            if body.get(name):
+                error = eleven_error("unsupported_model")
+                error["detail"]["message"] = (
+                    f"Providing {name} is not yet supported with the {body['model_id']!r} model."
+                )
+                return web.json_response(error, status=400)
+        previous = body.get("previous_request_ids") or []
+        if len(previous) > 3 or not set(previous) <= set(self.spoken):
+            return web.json_response(eleven_error("invalid_request"), status=422)
+        request_id = f"request-{len(self.spoken)}"
+        response = await begin(request, "audio/pcm", {"request-id": request_id} if self.ids else {})
+        await response.write(spoken(body["text"], 1.0))
+        self.spoken.append(request_id)
+        return response
+
+
 # --- Cartesia
 
 Speak = Callable[["CartesiaSocket", dict[str, Any]], Awaitable[None]]
@@ -229,10 +263,13 @@ class CartesiaVendor:
     """The inputs with a transcript."""
     contexts: dict[str, CartesiaContext] = field(default_factory=dict)
     """Those that are open."""
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    """There are none."""
     ended: list[str] = field(default_factory=list)
     """The contexts that were told that no more comes."""
     wrong: list[BaseException] = field(default_factory=list)
     """What was asked as Cartesia does not want to be asked."""
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     canceled: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     closed: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
@@ -248,6 +285,7 @@ class CartesiaVendor:
         ws = web.WebSocketResponse()
         await ws.prepare(request)
         self.sockets.append(CartesiaSocket(self, ws, request))
+        self.opened.set()
         try:
             await self.sockets[-1].serve()
         finally:
@@ -267,6 +305,7 @@ class CartesiaContext:
         self._inputs: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.task = asyncio.create_task(self._run(), name="cartesia context")
         vendor.contexts[first["context_id"]] = self
+        vendor.quiet.clear()
 
     def put(self, message: dict[str, Any]) -> None:
         """Take an input."""
@@ -292,6 +331,8 @@ class CartesiaContext:
                 waits_s = self._vendor.expires_s
         finally:
             self._vendor.contexts.pop(context_id, None)
+            if not self._vendor.contexts:
+                self._vendor.quiet.set()
 
     async def _answer(self, message: dict[str, Any]) -> None:
         assert {k: v for k, v in message.items() if k not in FREE} == self._first_fields(), "a context's fields are one"
@@ -317,6 +358,10 @@ class CartesiaSocket:
         self._vendor = vendor
         self._request = request
         self._contexts: dict[str, CartesiaContext] = {}
+
+    def forget(self) -> None:
+        """Forget the contexts that are over."""
+        self._contexts = {key: known for key, known in self._contexts.items() if not known.task.done()}
 
     async def serve(self) -> None:
         """Read until the client goes; then nothing is spoken any more."""

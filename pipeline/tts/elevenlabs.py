@@ -91,7 +91,7 @@ class ElevenLabsTextToSpeech:
     def __init__(
         self, client: AsyncElevenLabs, pool: httpx.AsyncClient, url: str, voice: str, model: str, timeout_s: float
     ) -> None:
-        self.stitching = () if model.startswith(UNSTITCHED) else STITCHING
+        self.stitching: tuple[str, ...] = () if model.startswith(UNSTITCHED) else STITCHING
         self._speech = client.text_to_speech.with_raw_response
         self._pool = pool
         self._url = url
@@ -130,7 +130,7 @@ class ElevenLabsTextToSpeech:
         self, voice: str, text: str, options: dict[str, Any]
     ) -> AbstractAsyncContextManager[AsyncHttpResponse[AsyncIterator[bytes]]]:
         """Return the request for a text, which is made on entering it."""
-        return self._speech.stream(
+        made: AbstractAsyncContextManager[AsyncHttpResponse[AsyncIterator[bytes]]] = self._speech.stream(
             voice,
             text=text,
             model_id=self._model,
@@ -138,6 +138,7 @@ class ElevenLabsTextToSpeech:
             request_options={"chunk_size": CHUNK_BYTES},
             **options,
         )
+        return made
 
     @contextmanager
     def in_words(self, voice: str) -> Iterator[None]:

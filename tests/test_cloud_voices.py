@@ -81,7 +81,8 @@ class Told:
             await self.cartesia.quiet.wait()
             for socket in self.cartesia.sockets:
                 socket.forget()
-        for notes in [self.texts, self.peers, *self.notes]:
+        self.peers.clear()
+        for notes in [self.texts, *self.notes]:
             notes.clear()
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -20,6 +20,7 @@ from pipeline.audio import SPEECH_RATE_HZ, Pcm, silence
 from pipeline.engines import Kind, Settings, Usable, choose, load, names, usable
 from pipeline.errors import EngineError, EngineUnavailable
 from pipeline.events import Message, Transcript
+from pipeline.reply_speech import open_speech
 from pipeline.tasks import closing
 
 from . import tiny_whisper, virtual_time
@@ -383,6 +384,56 @@ def test_tts_leaves_nothing_of_a_hundred_sentences_that_are_cut_off(name: str) -
     async def main(tts: Any) -> None:
         await a_hundred_leave_nothing(lambda: tts.synthesize("A long story. " * 20, None, "en", 1.0))
         assert len(await speech(tts, "Hello there."))
+
+    with engine("tts", name) as tts:
+        run(main(tts), tts)
+
+
+async def tell(tts: Any, *clauses: str, voice: str | None = None) -> list[int]:
+    """Speak a reply; return the samples of each clause. It is closed twice."""
+    lengths: list[int] = []
+    async with aclosing(open_speech(tts, voice, "en", 1.0)) as reply:
+        for clause in clauses:
+            async with closing(reply.speak(clause)) as chunks:
+                lengths.append(sum([len(chunk) async for chunk in chunks]))
+    await reply.aclose()
+    return lengths
+
+
+@each("tts")
+def test_tts_speaks_the_clauses_of_a_reply_in_turn_each_to_its_end(name: str) -> None:
+    async def main(tts: Any) -> None:
+        clauses = ["Hello there.", "This is a longer clause, as it happens.", "Good bye."]
+        alone = [len(await speech(tts, clause)) for clause in clauses]
+        replies = await asyncio.gather(*(tell(tts, *clauses) for _ in range(5)))
+        assert replies == [pytest.approx(alone, rel=0.01)] * 5
+        assert await tell(tts) == [] and await tell(tts, " \n", clauses[0]) == [0, pytest.approx(alone[0], rel=0.01)]
+
+    with engine("tts", name) as tts:
+        run(main(tts), tts)
+
+
+@each("tts")
+def test_tts_closes_a_reply_in_the_middle_and_speaks_the_next_one(name: str) -> None:
+    async def main(tts: Any) -> None:
+        [alone] = await tell(tts, "Hello there.")
+        for _ in range(5):
+            async with aclosing(open_speech(tts, None, "en", 1.0)) as reply:
+                async with closing(reply.speak("Hello there.")) as chunks:
+                    assert sum([len(chunk) async for chunk in chunks]) == pytest.approx(alone, rel=0.01)
+                async with closing(reply.speak("A very long story. " * 200)) as chunks:
+                    assert len(await anext(chunks))
+        assert await tell(tts, "Hello there.") == [pytest.approx(alone, rel=0.01)]
+
+    with engine("tts", name) as tts:
+        run(main(tts), tts)
+
+
+@each("tts")
+def test_tts_refuses_a_voice_for_a_reply_as_for_a_clause(name: str) -> None:
+    async def main(tts: Any) -> None:
+        with pytest.raises(EngineError, match="voice"):
+            await tell(tts, "Hello.", voice="../../../etc/passwd")
 
     with engine("tts", name) as tts:
         run(main(tts), tts)

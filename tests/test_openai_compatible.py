@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import socket
 import time
 import wave
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -753,6 +754,32 @@ def test_tts_asks_in_openais_words_and_ours_for_the_language_too() -> None:
             assert created.clones
             assert [body["voice"] for body in bodies] == ["default", SAMPLE, ""]
             assert bodies[0] == {"model": "default", "voice": "default", "speed": 1.0, "language": "de", **asking}
+
+    run(main())
+
+
+def test_tts_names_the_reply_to_a_service_of_ours_alone() -> None:
+    async def tell(tts: Any) -> None:
+        async with aclosing(tts.open(None, "de", 1.0)) as reply:
+            for clause in ("Hello.", "Good bye."):
+                async with closing(reply.speak(clause)) as sound:
+                    assert [pcm async for pcm in sound]
+
+    async def main() -> None:
+        bodies: list[Any] = []
+        async with asked("tts") as (server, created):
+            server.answer = noting(GOOD["tts"][0], bodies)
+            await tell(created)
+            assert len(bodies) == 2 and not any("context" in body for body in bodies)
+        async with asked("tts") as (server, created):
+            bodies.clear()
+            server.models = OURS
+            server.answer = noting(GOOD["tts"][0], bodies)
+            await tell(created)
+            await tell(created)
+            await speech(created)
+            first, again, second, _, alone = (body.get("context") for body in bodies)
+            assert first == again != second and re.fullmatch(r"[0-9a-f]{32}", first) and alone is None
 
     run(main())
 

@@ -23,6 +23,8 @@ from pipeline.tasks import closing
 from .fakes import FakeTts, JoiningTts
 from .recordings import in_frames, recording
 from .service_server import Service, engine_set, serving, shelf
+from .vendors import KEY, CartesiaVendor, cartesia_speaks
+from .vendors import serving as vendor_serving
 
 ASKED = [Message("system", "Be kind."), Message("user", "I need a cup of tea.")]
 STORY = "Once upon a time there was a very long story. " * 20
@@ -245,6 +247,22 @@ def test_another_manner_is_another_speech_and_a_context_is_bounded() -> None:
             assert [len(speech.clauses) for speech in tts.speeches] == [2, 1, 1, 1, 1]
             assert await drain(service, context="a" * 65) == 400
             assert await drain(service, context=7) == 400
+
+    asyncio.run(main())
+
+
+def test_a_reply_is_one_context_at_a_vendor_that_is_reached_through_a_service() -> None:
+    async def main() -> None:
+        vendor = CartesiaVendor(cartesia_speaks)
+        async with vendor_serving(vendor.handle) as url:
+            access = {"CARTESIA_API_KEY": KEY, "CARTESIA_BASE_URL": url}
+            async with (
+                reached("tts", access, tts="cartesia") as (_, engine),
+                aclosing(engine.open(None, "en", 1.0)) as reply,
+            ):
+                assert all(await tell(reply, REPLY))
+            assert [request["transcript"].rstrip() for request in vendor.received] == REPLY
+            assert len({request["context_id"] for request in vendor.received}) == 1 and vendor.wrong == []
 
     asyncio.run(main())
 

@@ -75,12 +75,12 @@ class Chaos:
 @dataclass
 class ChaoticStt:
     chaos: Chaos
-    open: int = 0
+    running: int = 0
 
     async def transcribe(
         self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
     ) -> AsyncIterator[Transcript]:
-        self.open += 1
+        self.running += 1
         try:
             early = self.chaos.happens(0.05)
             at_samples: int | None = None
@@ -97,18 +97,18 @@ class ChaoticStt:
             text = "" if self.chaos.happens(0.2) else f"words {self.chaos.dice.randrange(3)}"
             yield Transcript(text, True, language)
         finally:
-            self.open -= 1
+            self.running -= 1
 
 
 @dataclass
 class ChaoticLlm:
     chaos: Chaos
-    open: int = 0
+    running: int = 0
     prompts: list[list[Message]] = field(default_factory=list)
 
     async def complete(self, messages: Sequence[Message]) -> AsyncIterator[str]:
         self.prompts.append(list(messages))
-        self.open += 1
+        self.running += 1
         try:
             await self.chaos.pause(1.0)
             for _ in range(0 if self.chaos.happens(0.05) else self.chaos.dice.randint(1, 4)):
@@ -118,7 +118,7 @@ class ChaoticLlm:
                 yield self.chaos.dice.choice(("done. ", "here, ", "oops\n", "\U0001f600 "))
             yield "word."
         finally:
-            self.open -= 1
+            self.running -= 1
 
 
 @dataclass
@@ -126,14 +126,14 @@ class ChaoticTts:
     """Speaks every clause at a level of its own, so that each sample played tells whose it is."""
 
     chaos: Chaos
-    open: int = 0
+    running: int = 0
     rate_hz: int = RATE_HZ
     clauses: list[str] = field(default_factory=list)
 
     async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
         self.clauses.append(clause)
         level = LEVELS[len(self.clauses)]
-        self.open += 1
+        self.running += 1
         try:
             await self.chaos.pause(0.5)
             left_samples = 0 if self.chaos.happens(0.03) else len(clause.split()) * WORD_SAMPLES
@@ -146,7 +146,30 @@ class ChaoticTts:
                 left_samples -= piece_samples
                 await self.chaos.pause(piece_samples / RATE_HZ)
         finally:
-            self.open -= 1
+            self.running -= 1
+
+
+@dataclass
+class JoiningTts(ChaoticTts):
+    """The same voice, which wants to know where a reply begins and ends, and takes its time to end it."""
+
+    speeches: int = 0
+
+    def open(self, voice: str | None, language: str, speed: float) -> JoinedSpeech:
+        self.speeches += 1
+        return JoinedSpeech(self)
+
+
+@dataclass
+class JoinedSpeech:
+    tts: JoiningTts
+
+    def speak(self, clause: str) -> AsyncIterator[Pcm]:
+        return self.tts.synthesize(clause, None, "en", 1.0)
+
+    async def aclose(self) -> None:
+        self.tts.speeches -= 1
+        await asyncio.sleep(self.tts.chaos.dice.random() * 0.1)
 
 
 @dataclass
@@ -244,7 +267,7 @@ class Conversation:
 def _converse(seed: int, *, probe: bool) -> Conversation:
     dice = random.Random(seed)
     chaos = Chaos(dice)
-    stt, llm, tts = ChaoticStt(chaos), ChaoticLlm(chaos), ChaoticTts(chaos)
+    stt, llm, tts = ChaoticStt(chaos), ChaoticLlm(chaos), (JoiningTts if seed % 2 else ChaoticTts)(chaos)
     turn = ChaoticTurn(chaos) if dice.random() < 0.5 else None
     script = _script(dice)
     agent = Agent("a", "A", greeting=dice.choice(("", "word word word.")))
@@ -278,7 +301,9 @@ def _check_all(of: Conversation) -> None:
     _check_turns(of.played)
     _check_sound(of)
     _check_words(of)
-    assert (of.stt.open, of.llm.open, of.tts.open) == (0, 0, 0), "every engine's iterator was closed"
+    assert (of.stt.running, of.llm.running, of.tts.running) == (0, 0, 0), "every engine's iterator was closed"
+    if isinstance(of.tts, JoiningTts):
+        assert of.tts.speeches == 0, "every reply's speech was closed"
     assert not of.abandoned
     assert not of.chaos.ended_in_a_press, "who holds the button has the floor"
 

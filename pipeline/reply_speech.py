@@ -6,7 +6,7 @@ clause, and may prepare for the first one meanwhile; it raises what ``synthesize
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,13 +33,15 @@ class Speech(Protocol):
 
 def joins(tts: object) -> bool:
     """Tell whether a speech engine joins the clauses of a reply."""
-    return hasattr(tts, "open")
+    return callable(getattr(tts, "open", None))
 
 
 def open_speech(tts: TextToSpeech, voice: str | None, language: str, speed: float) -> Speech:
     """Begin a reply: what is opened must be closed. Its clauses join where the engine can do that."""
-    opener: Callable[[str | None, str, float], Speech] | None = getattr(tts, "open", None)
-    return _Unjoined(tts, voice, language, speed) if opener is None else opener(voice, language, speed)
+    if not joins(tts):
+        return _Unjoined(tts, voice, language, speed)
+    speech: Speech = getattr(tts, "open")(voice, language, speed)  # noqa: B009 - the contract has it as an option
+    return speech
 
 
 async def speak_alone(

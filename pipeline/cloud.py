@@ -169,15 +169,21 @@ def connections(timeout_s: float) -> httpx.AsyncClient:
     """
     import httpx
 
+    from .cloud_transport import PatientTransport
+
     for put_off in PUT_OFF:
         with suppress(ImportError):
             importlib.import_module(put_off)
-    return httpx.AsyncClient(
+    client = httpx.AsyncClient(
         timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
         limits=httpx.Limits(
             max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S
         ),
     )
+    # Not its argument ``transport``, with which it would take no proxy from the environment.
+    client._transport = PatientTransport(client._transport)
+    client._mounts = {place: PatientTransport(proxy) if proxy else None for place, proxy in client._mounts.items()}
+    return client
 
 
 async def unwind(iterator: AsyncIterator[object]) -> None:

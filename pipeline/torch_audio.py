@@ -25,7 +25,7 @@ def import_torchaudio() -> None:
         importlib.import_module("torchaudio")
     except (OSError, ImportError, RuntimeError, AttributeError) as error:
         log.info("torchaudio's native library does not fit this torch and is left out: %s", str(error).split("\n")[0])
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
+        for name in [name for name in tuple(sys.modules) if name.partition(".")[0] == "torchaudio"]:
             del sys.modules[name]
         sys.modules["torchaudio._extension"] = _no_extension()
         importlib.import_module("torchaudio")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
+from types import ModuleType
 
 import pytest
 
@@ -50,6 +52,24 @@ def test_words_and_answers_are_brought_into_shape() -> None:
     assert sentence("i don't know -- why can't you?") == "I don't know, why can't you?"
     assert sentence("he was not.") == "He was not."
     assert sentence("your tea") == "Your tea."
+
+
+def test_she_is_imported_while_other_threads_import() -> None:
+    over = threading.Event()
+
+    def import_something() -> None:
+        while not over.is_set():
+            sys.modules["not_a_module"] = ModuleType("not_a_module")
+            del sys.modules["not_a_module"]
+
+    others = threading.Thread(target=import_something)
+    others.start()
+    try:
+        for _ in range(300):
+            load("llm", "eliza", {})
+    finally:
+        over.set()
+        others.join()
 
 
 def test_only_her_two_modules_are_imported_and_no_trace_is_left() -> None:

@@ -73,17 +73,20 @@ def _import_eliza() -> tuple[ModuleType, Sequence[object]]:
     spec = importlib.util.find_spec("nltk")
     if spec is None:
         raise EngineUnavailable("pip install nltk")
-    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "nltk"}
-    for name in before:
-        del sys.modules[name]
+    before = _take_out_nltk()
     sys.modules["nltk"] = importlib.util.module_from_spec(spec)
     try:
         chat, eliza = importlib.import_module("nltk.chat.util"), importlib.import_module("nltk.chat.eliza")
     finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "nltk"]:
-            del sys.modules[name]
+        _take_out_nltk()
         sys.modules.update(before)
     return chat, eliza.pairs
+
+
+def _take_out_nltk() -> dict[str, ModuleType]:
+    """Remove what is loaded of it and return that. Looks at a copy: other threads import meanwhile."""
+    loaded = [name for name in tuple(sys.modules) if name.partition(".")[0] == "nltk"]
+    return {name: sys.modules.pop(name) for name in loaded}
 
 
 def describe(settings: Settings) -> Usable:

@@ -58,18 +58,24 @@ def test_she_is_imported_while_other_threads_import() -> None:
     over = threading.Event()
 
     def import_something() -> None:
+        names = [f"not_a_module_{n}" for n in range(50)]
         while not over.is_set():
-            sys.modules["not_a_module"] = ModuleType("not_a_module")
-            del sys.modules["not_a_module"]
+            for name in names:
+                sys.modules[name] = ModuleType(name)
+            for name in names:
+                del sys.modules[name]
 
     others = threading.Thread(target=import_something)
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     others.start()
     try:
-        for _ in range(300):
+        for _ in range(50):
             load("llm", "eliza", {})
     finally:
         over.set()
         others.join()
+        sys.setswitchinterval(interval_s)
 
 
 def test_only_her_two_modules_are_imported_and_no_trace_is_left() -> None:

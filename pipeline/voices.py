@@ -16,10 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from .audio import VOICE_RATE_HZ, Pcm
-from .errors import EngineError, Overloaded, ProtocolError
+from .errors import EngineError, Overloaded
+from .sample_check import SampleCheck
 from .sound_file import SoundLimits, decode
 from .threads import EngineThreads, run_in_thread
 
@@ -27,15 +26,6 @@ LEAST_S: Final = 3.0
 MOST_S: Final = 30.0
 MAX_SAMPLES: Final = 2_048
 """Of 1.4 MB at most: 3 GB."""
-SPEECH_LEAST_S: Final = 1.5
-SPEECH_FROM_DBFS: Final = -45.0
-"""Level of 20 ms, from which they may be speech: a quiet voice has -35, a good room's noise -60."""
-VARIES_FROM_DB: Final = 6.0
-"""Between the loudest and the quietest tenth of it: speech has 20 and more, tones, hum and noise under 3."""
-FULL_SCALE_FROM: Final = 29_000
-"""-1 dBFS: converting its rate rounds the flat tops of what was clipped."""
-CLIPPED_FROM: Final = 0.03
-"""Share of samples there: speech as loud as fits has 0.0001, driven 12 dB further 0.03."""
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".unfinished-"
@@ -58,14 +48,16 @@ class VoiceSamples:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._threads = EngineThreads("voices")
+        self._check = SampleCheck()
 
     async def add(
         self, source: bytes, *, param: str, least_s: float = LEAST_S, most_s: float = MOST_S, trim: bool
     ) -> Sample:
         """Decode a sound file, and keep it if a voice can be cloned from it; longer ones are cut if ``trim``.
 
-        Adding what is there already is fine, and keeps it from being swept. Raises ProtocolError (``param``): 413 for
-        too long, 422 for what is too short, silent, overdriven or no speech, and what `sound_file.decode` raises.
+        It is kept as `SampleCheck.prepare` returns it. Adding what is there already is fine, and keeps it from being
+        swept. Raises ProtocolError (``param``): 413 for too long, 422 for what `SampleCheck` refuses, and what
+        `sound_file.decode` raises.
         Overloaded where there is no room, EngineError where it cannot be written. Canceling is safe.
         """
         limits = SoundLimits() if trim else replace(SoundLimits(), duration_s=most_s)
@@ -106,11 +98,9 @@ class VoiceSamples:
     # --- in the thread
 
     def _keep(self, pcm: Pcm, least_s: float, param: str) -> Sample:
-        why_not = _why_not(pcm, least_s)
-        if why_not is not None:
-            raise ProtocolError(f"the voice sample {why_not}", param=param, status=422)
-        file = _wav(pcm)
-        sample = Sample(hashlib.sha256(file).hexdigest(), len(pcm) / VOICE_RATE_HZ)
+        kept = self._check.prepare(pcm, least_s, param)
+        file = _wav(kept)
+        sample = Sample(hashlib.sha256(file).hexdigest(), len(kept) / VOICE_RATE_HZ)
         path = self._folder / f"{sample.sha256}.wav"
         with _answering_for("kept"):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -176,26 +166,6 @@ def _answering_for(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise EngineError(f"voice samples cannot be {what}: {error.strerror}") from error
-
-
-def _why_not(pcm: Pcm, least_s: float) -> str | None:
-    """Say why no voice can be cloned from this, and what to do; None if one can, as far as levels tell."""
-    duration_s = len(pcm) / VOICE_RATE_HZ
-    if duration_s < least_s:
-        return f"has {duration_s:.2f} s: send at least {least_s:g} s of speech"
-    window = VOICE_RATE_HZ // 50
-    windows = pcm[: len(pcm) // window * window].reshape(-1, window).astype(np.float32) / 32768.0
-    levels = 10.0 * np.log10(np.square(windows).mean(axis=1) + 1e-10)
-    speech_s = float(np.count_nonzero(levels >= SPEECH_FROM_DBFS)) * window / VOICE_RATE_HZ
-    if speech_s == 0.0:
-        return "is silent: record it again, closer to the microphone"
-    if speech_s < SPEECH_LEAST_S:
-        return f"is loud enough for {speech_s:.1f} s only: send at least {SPEECH_LEAST_S:g} s of clear speech"
-    if np.count_nonzero(np.abs(pcm.astype(np.int32)) >= FULL_SCALE_FROM) > CLIPPED_FROM * len(pcm):
-        return "is overdriven: record it again with less gain"
-    if np.percentile(levels, 90) - np.percentile(levels, 10) < VARIES_FROM_DB:
-        return "is a steady sound and no speech: send a recording of somebody speaking"
-    return None
 
 
 def _wav(pcm: Pcm) -> bytes:

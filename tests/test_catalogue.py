@@ -24,7 +24,7 @@ from tests.sound_files import wav
 from tests.test_agents import REQUESTS
 
 SPEECH = wav(np.concatenate([recording("austen-0880.wav"), recording("go-forward.wav")]))
-OTHER_SPEECH = wav(np.concatenate([recording("go-forward.wav"), recording("lj001-0008.wav")]))
+OTHER_SPEECH = wav(np.tile(recording("lj001-0008.wav"), 2))
 ADA = Agent(
     "ada", "Ada Lovelace", "Be Ada.", "Good day.", "fr", 1.25, "fr+f2", allow_interruptions=False, stt="whisper"
 )
@@ -322,7 +322,7 @@ def test_voices_come_and_go_and_so_does_their_sample(database_url: str, folder: 
     async def main(catalogue: Catalogue) -> None:
         anna = await catalogue.add_voice("Anna", SPEECH)
         assert anna.id == f"anna-{anna.sha256[:8]}"
-        assert anna.duration_s == pytest.approx(5.776, abs=0.01)
+        assert anna.duration_s == pytest.approx(5.2, abs=0.01)
         same = await catalogue.add_voice("Berta", SPEECH)
         assert same.sha256 == anna.sha256
         assert await catalogue.voices() == [anna, same]
@@ -503,7 +503,7 @@ def test_temporary_samples_go_and_voices_stay(sqlite_url: str, folder: Path, mon
         assert old.sample != new.sample
         assert kept(folder) == {anna.sha256, new.sample}
 
-    three = wav(np.concatenate([recording("lj001-0008.wav"), recording("austen-0880.wav")]))
+    three = wav(np.tile(recording("austen-0880.wav"), 2))
     run(sqlite_url, folder, main, Web({f"{URL}?old": OTHER_SPEECH, f"{URL}?new": three}))
 
 

@@ -1,12 +1,10 @@
-"""Agents and voices over HTTP: ``/agents`` and ``/voices``. What is written is checked strictly: a typo is an error."""
+"""Agents over HTTP: ``/agents``. What is written is checked strictly: a typo is an error."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Annotated, Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from pydantic import AfterValidator, ConfigDict
 
 from pipeline.agents import (
@@ -26,13 +24,12 @@ from pipeline.errors import ProtocolError
 from signaling.bodies import read_json
 from signaling.schema import Wire
 
+from . import voice_routes
 from .backend import CATALOGUE
-from .uploads import Form, WholeForms
+from .shown import created, shown
 
 AGENT_MAX_BYTES = 256 * 1024
 """A system prompt at its longest, in any script and with every character escaped."""
-MAX_UPLOADS = 4
-SAMPLE_AGE_S = 3600
 
 
 def _engine(kind: EngineKind) -> AfterValidator:
@@ -68,42 +65,31 @@ class AgentBody(Wire):
         return Agent(**{**self.model_dump(), "id": agent_id})
 
 
-class VoiceFields(Wire):
-    """What a voice's form holds beside the file."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name
-
-
 def add_routes(router: web.UrlDispatcher) -> None:
-    """Add them. The application has a `CATALOGUE`."""
+    """Add them, and those of the voices. The application has a `CATALOGUE`."""
     router.add_get("/agents", list_agents)
     router.add_post("/agents", add_agent)
     router.add_get("/agents/{id}", show_agent)
     router.add_put("/agents/{id}", replace_agent)
     router.add_delete("/agents/{id}", remove_agent)
-    router.add_get("/voices", list_voices)
-    router.add_post("/voices", VoiceUploads().add_voice)
-    router.add_delete("/voices/{id}", remove_voice)
-    router.add_get("/voices/{id}/sample", play_voice)
+    voice_routes.add_routes(router)
 
 
 async def list_agents(request: web.Request) -> web.Response:
     """Show all agents."""
-    return _json({"agents": [_shown(agent) for agent in await request.app[CATALOGUE].agents()]})
+    return shown({"agents": [_shown(agent) for agent in await request.app[CATALOGUE].agents()]})
 
 
 async def show_agent(request: web.Request) -> web.Response:
     """Show one agent."""
-    return _json(_shown(await request.app[CATALOGUE].agent(request.match_info["id"])))
+    return shown(_shown(await request.app[CATALOGUE].agent(request.match_info["id"])))
 
 
 async def add_agent(request: web.Request) -> web.Response:
     """Keep a new agent; without an id it gets one made from its name."""
     body = await read_json(request, AgentBody, AGENT_MAX_BYTES)
     agent = await request.app[CATALOGUE].add(body.agent(body.id or ""))
-    return _created(f"/agents/{agent.id}", _shown(agent))
+    return created(f"/agents/{agent.id}", _shown(agent))
 
 
 async def replace_agent(request: web.Request) -> web.Response:
@@ -114,7 +100,7 @@ async def replace_agent(request: web.Request) -> web.Response:
         raise ProtocolError("an agent's id is the one in the address, and does not change", param="id")
     agent = body.agent(agent_id)
     await request.app[CATALOGUE].replace(agent)
-    return _json(_shown(agent))
+    return shown(_shown(agent))
 
 
 async def remove_agent(request: web.Request) -> web.Response:
@@ -123,59 +109,5 @@ async def remove_agent(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def list_voices(request: web.Request) -> web.Response:
-    """Show all voices."""
-    return _json({"voices": [asdict(voice) for voice in await request.app[CATALOGUE].voices()]})
-
-
-async def remove_voice(request: web.Request) -> web.Response:
-    """Forget a voice."""
-    await request.app[CATALOGUE].remove_voice(request.match_info["id"])
-    return web.Response(status=204)
-
-
-async def play_voice(request: web.Request) -> web.Response:
-    """Return a voice's sample, which never changes, for the one who asked to keep a while."""
-    sample = await request.app[CATALOGUE].voice_sample(request.match_info["id"])
-    headers = {str(hdrs.CACHE_CONTROL): f"private, max-age={SAMPLE_AGE_S}"}
-    return web.Response(body=sample, content_type="audio/wav", headers=headers)
-
-
-class VoiceUploads:
-    """``POST /voices``: few at once, for they are held in memory."""
-
-    def __init__(self) -> None:
-        self._forms = WholeForms(MAX_UPLOADS)
-
-    async def add_voice(self, request: web.Request) -> web.Response:
-        """Keep a new voice."""
-        with self._forms.holding():
-            form = Form(request)
-            source = await _file(form)
-            name = form.read_into(VoiceFields).name
-            voice = await request.app[CATALOGUE].add_voice(name, source)
-        return _created(f"/voices/{voice.id}", asdict(voice))
-
-
-async def _file(form: Form) -> bytes:
-    """Read a form to its end and return its file."""
-    await form.read_fields()
-    source = bytearray()
-    async for octets in form.content():
-        source += octets
-    await form.read_fields()
-    if form.file is None:
-        raise ProtocolError("the form has no sound: send 3 to 30 s of speech as the field 'file'", param="file")
-    return bytes(source)
-
-
 def _shown(agent: Agent) -> dict[str, Any]:
     return {name: getattr(agent, name) for name in AgentBody.model_fields}
-
-
-def _created(location: str, body: Mapping[str, Any]) -> web.Response:
-    return _json(body, status=201, headers={str(hdrs.LOCATION): location})
-
-
-def _json(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.json_response(body, status=status, headers={str(hdrs.CACHE_CONTROL): "no-store", **(headers or {})})

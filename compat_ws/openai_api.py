@@ -181,9 +181,7 @@ class SpeechService:
             formats = " or ".join(SPEECH_TYPES)
             raise ProtocolError(f"this response_format is not supported here: use {formats}", param="response_format")
         chosen = await engine_for_model(request.app, "tts", asked.model)
-        voice = (
-            None if asked.voice.lower() in DEFAULT_VOICES else await voice_of(request.app, chosen.engine, asked.voice)
-        )
+        voice = None if asked.voice.lower() in DEFAULT_VOICES else await voice_of(request.app, chosen, asked.voice)
         speech = self._enter(asked.context, chosen, Manner(voice, asked.language, asked.speed))
         streamed = Streamed(request, content_type)
         head = wav_header(VOICE_RATE_HZ, None) if asked.response_format == "wav" else b""

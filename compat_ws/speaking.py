@@ -10,7 +10,7 @@ from aiohttp import web
 
 from pipeline.agents import SAMPLE_PREFIX
 from pipeline.audio import VOICE_RATE_HZ, Pcm
-from pipeline.engines import TextToSpeech, clones
+from pipeline.engines import Chosen, TextToSpeech, clones, voice_maker
 from pipeline.errors import EngineError, ProtocolError
 from pipeline.reply_speech import Speech, open_speech
 from pipeline.resample import Resampler
@@ -34,19 +34,28 @@ class Manner:
     speed: float = 1.0
 
 
-async def voice_of(app: web.Application, tts: TextToSpeech, wanted: str) -> str | None:
-    """Return the voice to ask an engine for: a sample, where ``wanted`` is the id of a voice kept here.
+async def voice_of(app: web.Application, chosen: Chosen, wanted: str) -> str | None:
+    """Return the voice to ask an engine for, where ``wanted`` is a sample, or the id of a voice kept here.
 
-    An engine that does not clone uses its default instead of a sample, which is what our own server asks for.
+    That is the sample for an engine that clones, and what its vendor calls the voice if it was made there. Any other
+    engine uses its default instead of a sample, which is what our own server asks for.
     """
-    if wanted.startswith(SAMPLE_PREFIX):
-        return wanted if clones(tts) else None
-    if not clones(tts) or not is_id(wanted):
+    sha256 = wanted.removeprefix(SAMPLE_PREFIX) if wanted.startswith(SAMPLE_PREFIX) else None
+    if sha256 is None and not is_id(wanted):
         return wanted
+    if clones(chosen.engine):
+        return wanted if sha256 is not None else await _sample(app, wanted)
+    instead = wanted if sha256 is None else None
+    if voice_maker(chosen.engine) is None:
+        return instead
+    return await app[CATALOGUE].voice_at(chosen.name, voice_id=wanted, sha256=sha256) or instead
+
+
+async def _sample(app: web.Application, voice_id: str) -> str:
     try:
-        return f"{SAMPLE_PREFIX}{(await app[CATALOGUE].voice(wanted)).sha256}"
+        return f"{SAMPLE_PREFIX}{(await app[CATALOGUE].voice(voice_id)).sha256}"
     except ProtocolError:
-        return wanted
+        return voice_id
 
 
 def speech_of(tts: TextToSpeech, manner: Manner) -> Speech:

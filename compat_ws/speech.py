@@ -80,7 +80,7 @@ async def begin(app: web.Application, asked: SpeechRequest, engine: str | None) 
     if asked.voice is None:
         voice = agent.voice_for(chosen.name, clones=clones(chosen.engine))
     else:
-        voice = await voice_of(app, chosen.engine, asked.voice)
+        voice = await voice_of(app, chosen, asked.voice)
     manner = Manner(voice, asked.language or agent.language, asked.speed or agent.speed)
     return speaking(app, asked.text, begun(chosen.engine, manner), chosen.engine.rate_hz, param="text")
 

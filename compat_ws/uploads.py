@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -34,11 +34,15 @@ MAX_WHOLE = 16
 class Form:
     """Read it in order: `read_fields`, then `content`, then `read_fields` again for what stands behind the file."""
 
-    def __init__(self, request: web.Request) -> None:
-        """Raises ProtocolError for a request that is no form, or is known to be too long."""
+    def __init__(self, request: web.Request, repeated: Collection[str] = ()) -> None:
+        """Fields in ``repeated`` are joined by commas, of others the last one counts.
+
+        Raises ProtocolError for a request that is no form, or is known to be too long.
+        """
         self.fields: dict[str, str] = {}
         self.file: Part | None = None
         self._request = request
+        self._repeated = repeated
         self._parser = FormParser(boundary_of(request.headers.get(hdrs.CONTENT_TYPE, "")))
         self._events: deque[PartEvent] = deque()
         self._bytes = 0
@@ -56,7 +60,7 @@ class Form:
                 self._file_begins(event)
                 break
             self._require_room(event)
-            self.fields[event.name] = await self._field(event)
+            self._add(event, await self._field(event))
             count += 1
         return count
 
@@ -84,12 +88,17 @@ class Form:
         if part.filename:
             raise ProtocolError("the sound must be the field 'file' (or 'audio_file')", param="file")
 
+    def _add(self, part: Part, value: str) -> None:
+        if part.name in self._repeated and part.name in self.fields:
+            value = f"{self.fields[part.name]},{value}"
+            _require_short(part, len(value))
+        self.fields[part.name] = value
+
     async def _field(self, part: Part) -> str:
         value = bytearray()
         while isinstance(event := await self._next(), bytes):
             value += event
-            if len(value) > FIELD_MAX_BYTES:
-                raise ProtocolError(f"a field may have {FIELD_MAX_BYTES} bytes", param=part.name[:64], status=413)
+            _require_short(part, len(value))
         try:
             return value.decode()
         except UnicodeDecodeError:
@@ -120,6 +129,11 @@ class Form:
         if self._bytes > FORM_MAX_BYTES:
             raise _too_long()
         return octets
+
+
+def _require_short(part: Part, there_are_bytes: int) -> None:
+    if there_are_bytes > FIELD_MAX_BYTES:
+        raise ProtocolError(f"a field may have {FIELD_MAX_BYTES} bytes", param=part.name[:64], status=413)
 
 
 def _too_long() -> ProtocolError:

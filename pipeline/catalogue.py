@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final, Self
 
-from sqlalchemy import RowMapping, Table, func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from . import tables
-from .agents import BUILT_IN, Agent, is_id, read_request
+from .agents import BUILT_IN, Agent, read_request
 from .database import Database
-from .errors import Overloaded, ProtocolError
+from .engines import VoiceMaker
+from .errors import ProtocolError
 from .fetch import fetch as fetch_public
+from .kept_voices import FindMaker, KeptVoices, Voice, no_maker
+from .rows import ids_of, require_room, row_of, rows_of, slug
 from .sample_urls import Fetch, SampleUrls
 from .voices import VoiceSamples
 
 MAX_AGENTS = 1_000
-MAX_VOICES = 1_000
 NAMED_IN_ERRORS = 20
-SLUG_CHARS = 48
+NOWHERE: Final[Mapping[str, VoiceMaker]] = MappingProxyType({})
 
 HOW_TO_CREATE = (
     'create one: POST /agents {"id", "name", "system_prompt", "greeting", "language", "speed", "voice"}, '
     "of which only name is required"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """A voice to clone: ``sha256`` names its sample."""
-
-    id: str
-    name: str
-    duration_s: float
-    sha256: str
 
 
 class Catalogue:
@@ -50,7 +41,8 @@ class Catalogue:
         """
         self._database = Database(database_url)
         self._samples = samples
-        self._urls = SampleUrls(samples, fetch, self._kept_samples)
+        self._voices = KeptVoices(self._database, samples)
+        self._urls = SampleUrls(samples, fetch, self._voices.samples)
 
     async def __aenter__(self) -> Self:
         await self._database.__aenter__()
@@ -58,6 +50,7 @@ class Catalogue:
 
     async def __aexit__(self, *_: object) -> None:
         try:
+            await self._voices.aclose()
             await self._database.__aexit__()
         finally:
             self._samples.close()
@@ -105,7 +98,7 @@ class Catalogue:
     async def agents(self) -> Sequence[Agent]:
         """Return all of them, by name."""
         async with self._database.reading() as connection:
-            found = [Agent(**row) for row in await _rows(connection, tables.agents)]
+            found = [Agent(**row) for row in await rows_of(connection, tables.agents)]
         return sorted(found, key=lambda agent: (agent.name.casefold(), agent.id))
 
     async def agent(self, agent_id: str) -> Agent:
@@ -120,8 +113,8 @@ class Catalogue:
         is taken, or where there are too many.
         """
         async with self._database.writing() as connection:
-            taken = set(await _ids(connection, tables.agents))
-            _require_room(len(taken), MAX_AGENTS, "agents")
+            taken = set(await ids_of(connection, tables.agents))
+            require_room(len(taken), MAX_AGENTS, "agents")
             if agent.id in taken:
                 raise ProtocolError(
                     f"there is an agent {agent.id!r} already: PUT /agents/{agent.id} replaces it",
@@ -148,80 +141,47 @@ class Catalogue:
 
     async def voices(self) -> Sequence[Voice]:
         """Return all of them, by name."""
-        async with self._database.reading() as connection:
-            found = [Voice(**row) for row in await _rows(connection, tables.voices)]
-        return sorted(found, key=lambda voice: (voice.name.casefold(), voice.id))
+        return await self._voices.all()
 
     async def voice(self, voice_id: str) -> Voice:
         """Return one. Raises ProtocolError 404."""
-        async with self._database.reading() as connection:
-            return await _required_voice(connection, voice_id)
+        return await self._voices.one(voice_id)
 
     async def voice_sample(self, voice_id: str) -> bytes:
         """Return a voice's sample as a WAV file. Raises ProtocolError 404."""
         return await self._samples.read((await self.voice(voice_id)).sha256)
 
-    async def add_voice(self, name: str, source: bytes) -> Voice:
-        """Keep a new voice: ``source`` is a sound file of 3 to 30 s of speech.
+    async def voice_at(self, engine: str, *, voice_id: str | None = None, sha256: str | None = None) -> str | None:
+        """Return what a speech engine calls the voice with this id, or this sample; None if it was made none there."""
+        return await self._voices.at_engine(engine, voice_id, sha256)
+
+    async def add_voice(
+        self, name: str, source: bytes, makers: Mapping[str, VoiceMaker] = NOWHERE, language: str = "en"
+    ) -> Voice:
+        """Keep a new voice, made at all ``makers`` (by speech engine) too: ``source`` is a file of 3 to 30 s of speech.
 
         Raises ProtocolError: 409 for the same name with the same sample, or too many; what `VoiceSamples.add` raises
-        (param ``file``). Overloaded where the sample is removed meanwhile, with the last voice that had it.
+        (param ``file``). Overloaded where the sample is removed meanwhile, with the last voice that had it. EngineError
+        where a vendor refuses. Then nothing is kept, here or at a vendor; canceling comes to the same.
         """
-        sample = await self._samples.add(source, param="file", trim=False)
-        voice_id = f"{_slug(name, 'voice')}-{sample.sha256[:8]}"
-        voice = Voice(voice_id, name, round(sample.duration_s, 3), sample.sha256)
-        async with self._database.writing() as connection:
-            taken = set(await _ids(connection, tables.voices))
-            _require_room(len(taken), MAX_VOICES, "voices")
-            if voice.id in taken:
-                raise ProtocolError(
-                    f"there is a voice {voice.id!r} already, with this name and this sample", param="file", status=409
-                )
-            if not await self._samples.retain(voice.sha256):
-                raise Overloaded("the last voice with this very sample was just removed: send it again")
-            await connection.execute(tables.voices.insert().values(asdict(voice)))
-        return voice
+        return await self._voices.add(name, source, makers, language)
 
-    async def remove_voice(self, voice_id: str) -> None:
-        """Forget a voice, and its sample if no other voice has it.
+    async def remove_voice(self, voice_id: str, maker: FindMaker = no_maker) -> None:
+        """Forget a voice, at vendors first, and its sample if no other voice has it.
 
-        Raises ProtocolError: 404, or 409 while an agent speaks with it.
+        Raises ProtocolError: 404, or 409 while an agent speaks with it. EngineError where a vendor does not delete it;
+        the voice is kept, to be removed again.
         """
-        async with self._database.writing() as connection:
-            voice = await _required_voice(connection, voice_id)
-            await _require_unused(connection, voice_id)
-            await connection.execute(tables.voices.delete().where(tables.voices.c.id == voice_id))
-            same = select(func.count()).where(tables.voices.c.sha256 == voice.sha256)
-            if await connection.scalar(same) == 0:
-                await self._samples.remove(voice.sha256)
-
-    async def _kept_samples(self) -> Sequence[str]:
-        async with self._database.reading() as connection:
-            return (await connection.scalars(select(tables.voices.c.sha256))).all()
+        await self._voices.remove(voice_id, maker)
 
 
 def _kept(agent: Agent) -> dict[str, Any]:
     return {column.name: getattr(agent, column.name) for column in tables.agents.columns}
 
 
-async def _rows(connection: AsyncConnection, table: Table) -> Sequence[RowMapping]:
-    return (await connection.execute(select(table))).mappings().all()
-
-
-async def _ids(connection: AsyncConnection, table: Table) -> Sequence[str]:
-    return (await connection.scalars(select(table.c.id).order_by(table.c.id))).all()
-
-
-async def _row(connection: AsyncConnection, table: Table, row_id: str) -> RowMapping | None:
-    """Look up one row. What cannot be an id is in no table, and never gets there."""
-    if not is_id(row_id):
-        return None
-    return (await connection.execute(select(table).where(table.c.id == row_id))).mappings().one_or_none()
-
-
 async def _first_known(connection: AsyncConnection, ids: Sequence[str]) -> Agent | None:
     for agent_id in ids:
-        row = await _row(connection, tables.agents, agent_id)
+        row = await row_of(connection, tables.agents, agent_id)
         if row is not None:
             return Agent(**row)
     return None
@@ -241,8 +201,10 @@ async def _by_name(connection: AsyncConnection, name: str) -> Agent | None:
 
 async def _with_voice(connection: AsyncConnection, agent: Agent) -> Agent:
     """Return ``agent`` with the sample of its voice, if that is one of ours and not a speech engine's own."""
-    row = None if agent.voice is None else await _row(connection, tables.voices, agent.voice)
-    return agent if row is None else replace(agent, voice=None, sample=row["sha256"])
+    row = None if agent.voice is None else await row_of(connection, tables.voices, agent.voice)
+    if row is None:
+        return agent
+    return replace(agent, voice=None, sample=row["sha256"], voices={**row["engines"], **agent.voices})
 
 
 async def _required(connection: AsyncConnection, agent_id: str) -> Agent:
@@ -252,15 +214,8 @@ async def _required(connection: AsyncConnection, agent_id: str) -> Agent:
     return found
 
 
-async def _required_voice(connection: AsyncConnection, voice_id: str) -> Voice:
-    row = await _row(connection, tables.voices, voice_id)
-    if row is None:
-        raise ProtocolError(f"there is no voice {voice_id!r:.66}: GET /voices lists them", param="id", status=404)
-    return Voice(**row)
-
-
 async def _nobody(connection: AsyncConnection, wanted: str, param: str) -> ProtocolError:
-    ids = await _ids(connection, tables.agents)
+    ids = await ids_of(connection, tables.agents)
     more = f" and {len(ids) - NAMED_IN_ERRORS} more" if len(ids) > NAMED_IN_ERRORS else ""
     known = ", ".join(ids[:NAMED_IN_ERRORS]) or "none"
     return ProtocolError(
@@ -268,29 +223,7 @@ async def _nobody(connection: AsyncConnection, wanted: str, param: str) -> Proto
     )
 
 
-async def _require_unused(connection: AsyncConnection, voice_id: str) -> None:
-    users = select(tables.agents.c.id).where(tables.agents.c.voice == voice_id).order_by(tables.agents.c.id)
-    ids = (await connection.scalars(users.limit(NAMED_IN_ERRORS))).all()
-    if ids:
-        raise ProtocolError(
-            f"agents speak with the voice {voice_id!r}: {', '.join(ids)}; give them another first",
-            param="id",
-            status=409,
-        )
-
-
-def _require_room(there_are: int, most: int, what: str) -> None:
-    if there_are >= most:
-        raise ProtocolError(f"there are {there_are} {what} already, no more are kept: delete some first", status=409)
-
-
 def _free_id(name: str, taken: set[str]) -> str:
-    slug = _slug(name, "agent")
-    numbered = (slug if n == 1 else f"{slug}-{n}" for n in range(1, len(taken) + 2))
+    plain = slug(name, "agent")
+    numbered = (plain if n == 1 else f"{plain}-{n}" for n in range(1, len(taken) + 2))
     return next(candidate for candidate in numbered if candidate not in taken)
-
-
-def _slug(name: str, instead: str) -> str:
-    """Return ``name`` as an id, as far as it can be written in ASCII."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:SLUG_CHARS].strip("-") or instead

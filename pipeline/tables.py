@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Float, MetaData, String, Table, Text
+from sqlalchemy import JSON, Boolean, Column, Float, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -30,5 +30,6 @@ voices = Table(
     Column("name", String(200), nullable=False),
     Column("duration_s", Float, nullable=False),
     Column("sha256", String(64), nullable=False, index=True),
+    Column("engines", JSON, nullable=False, server_default="{}"),
 )
-"""Several voices may have the same sample."""
+"""Several voices may have the same sample. ``engines`` are the voice's ids at vendors, by speech engine."""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from pipeline import catalogue as module
-from pipeline import sample_urls
+from pipeline import kept_voices, sample_urls
 from pipeline.agents import BUILT_IN, Agent
 from pipeline.catalogue import Catalogue
 from pipeline.errors import EngineError, Overloaded, ProtocolError
@@ -149,7 +149,7 @@ def test_of_many_who_add_the_same_agent_one_does(database_url: str, folder: Path
 
 def test_there_is_a_limit(sqlite_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_AGENTS", 2)
-    monkeypatch.setattr(module, "MAX_VOICES", 0)
+    monkeypatch.setattr(kept_voices, "MAX_VOICES", 0)
 
     async def main(catalogue: Catalogue) -> None:
         await catalogue.add(ADA)

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import ClientResponse, ClientSession, FormData, web
 from yarl import URL
 
-from compat_ws import catalogue_routes
+from compat_ws import catalogue_routes, voice_routes
 from compat_ws.backend import CATALOGUE
 from media_server.server import new_runner
 from pipeline.agents import SYSTEM_PROMPT
@@ -240,7 +240,7 @@ def test_a_voice_is_uploaded_listed_heard_and_deleted(run: Run) -> None:
         created = await node.upload(("name", "Anna"), ("file", SPEECH))
         anna = await created.json()
         assert (created.status, created.headers["Location"]) == (201, f"/voices/{anna['id']}")
-        assert list(anna) == ["id", "name", "duration_s", "sha256"]
+        assert list(anna) == ["id", "name", "duration_s", "sha256", "engines"]
         assert anna == asdict(await node.catalogue.voice(anna["id"]))
         assert (anna["name"], anna["duration_s"]) == ("Anna", pytest.approx(5.2, abs=0.01))
         assert await (await node.ask("GET", "/voices")).json() == {"voices": [anna]}
@@ -330,7 +330,7 @@ def test_few_voices_are_uploaded_at_once(run: Run) -> None:
         async with asyncio.TaskGroup() as uploads:
             slow = [
                 uploads.create_task(node.ask("POST", "/voices", data=slowly(), headers=headers))
-                for _ in range(catalogue_routes.MAX_UPLOADS)
+                for _ in range(voice_routes.MAX_UPLOADS)
             ]
             for _ in slow:
                 await begun.acquire()

@@ -128,7 +128,7 @@ def test_a_newer_database_is_refused_and_left_alone(database_url: str) -> None:
     message = why_not(database_url)
     assert "newer" in message
     assert "9999" in message
-    assert "0001" in message
+    assert "0002" in message
     assert why_not(database_url) == message
 
 

@@ -29,6 +29,7 @@ from pipeline.remote_errors import Dropped
 from pipeline.reply_speech import speak_alone
 from pipeline.tasks import Limited, closing
 
+from ._cartesia_voices import CartesiaVoices
 from ._contexts import CANCEL, LAST, Connection, Context, Contexts
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ CARTESIA = Vendor(
     packages=("cartesia", "httpx", "websockets"),
     meanings={"quota_exceeded": 402, "model_not_found": 404, "concurrency_limited": 429},
 )
+
+MAKES_VOICES = True
 
 MODEL = "sonic-3.5"
 VOICE = "f786b574-daa5-4673-aa0c-cbe3e8534c02"
@@ -81,6 +84,7 @@ class CartesiaTextToSpeech:
     def __init__(
         self, client: AsyncCartesia, options: WebsocketConnectionOptions, voice: str, model: str, timeout_s: float
     ) -> None:
+        self.voice_maker = CartesiaVoices(CARTESIA, client)
         self._client = client
         self._tts = client.tts  # imported now: the SDK puts that off to the first request
         self._options = options

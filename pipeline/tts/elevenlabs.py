@@ -26,6 +26,8 @@ from pipeline.remote import ask_twice
 from pipeline.reply_speech import speak_alone
 from pipeline.tasks import closing
 
+from ._elevenlabs_voices import ElevenLabsVoices
+
 if TYPE_CHECKING:
     import httpx
     from elevenlabs.client import AsyncElevenLabs
@@ -50,6 +52,8 @@ ELEVENLABS = Vendor(
         "system_busy": 429,
     },
 )
+
+MAKES_VOICES = True
 
 MODEL = "eleven_flash_v2_5"
 """The fastest that this endpoint serves; 32 languages."""
@@ -92,6 +96,7 @@ class ElevenLabsTextToSpeech:
         self, client: AsyncElevenLabs, pool: httpx.AsyncClient, url: str, voice: str, model: str, timeout_s: float
     ) -> None:
         self.stitching: tuple[str, ...] = () if model.startswith(UNSTITCHED) else STITCHING
+        self.voice_maker = ElevenLabsVoices(ELEVENLABS, client, url)
         self._speech = client.text_to_speech.with_raw_response
         self._pool = pool
         self._url = url

@@ -23,6 +23,8 @@ MAX_UPLOADS = 4
 SAMPLE_AGE_S = 3600
 ENGINE = "engine"
 REMOTE = "openai_compatible"
+MAKERS = tuple(voice_makers())
+"""The speech engines whose vendors make voices; found now, for that reads a folder."""
 
 
 def _listed(text: object) -> object:
@@ -118,7 +120,7 @@ async def maker_at(app: web.Application, engine: str) -> VoiceMaker:
 
     Raises ProtocolError (param ``engine``) for one that makes none, EngineUnavailable for one that lacks something.
     """
-    if engine in voice_makers() or engine == _own(app):
+    if engine in MAKERS or engine == _own(app):
         maker = voice_maker((await engine_named(app, "tts", engine)).engine)
         if maker is not None:
             return maker
@@ -135,7 +137,7 @@ def _own(app: web.Application) -> str | None:
 async def _who_can(app: web.Application) -> str:
     """Say which engines make voices here, and what the others lack."""
     usable, lacking = [], []
-    for engine in voice_makers():
+    for engine in MAKERS:
         try:
             await app[ENGINES].get("tts", engine)
         except EngineUnavailable as error:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from .cloud import CODE, VOICE_ID, Vendor, code_of
-from .errors import EngineError
+from .cloud import CODE, NO_LANGUAGE, VOICE_ID, Vendor, code_of
+from .errors import EngineError, NotOffered
 
 MAKE_S = 30.0
 """An upload of 1.4 MB, and what the vendor makes of it. It is never tried twice: that might make two voices."""
@@ -42,6 +42,8 @@ def refusal(vendor: Vendor, status: int, body: object, retry_after: str | None =
         return vendor.error(f"the plan at {vendor.name} has no voice cloning ({shown}); see {vendor.console}")
     if code in UNVERIFIED:
         return unverified(vendor, shown)
+    if code in NO_LANGUAGE and status < 500:
+        return NotOffered(f"{vendor.engine}: {vendor.name} clones no voices in this language ({shown})")
     match vendor.meanings.get(code, status):
         case 404:
             return vendor.error(f"{vendor.name} clones no voices at this address ({shown}); check {vendor.url}")

@@ -94,8 +94,11 @@ class KeptVoices:
             made = await making.make(name, await self._samples.read(voice.sha256), language)
             voice = replace(voice, engines=made)
             await self._insert(voice)
-        except BaseException:
-            await self._undo(making, voice)
+        except asyncio.CancelledError:  # nobody is left to wait for it
+            self._undo(making, voice)
+            raise
+        except Exception:
+            await asyncio.shield(self._undo(making, voice))
             raise
         return voice
 
@@ -130,12 +133,12 @@ class KeptVoices:
                 raise Overloaded("the last voice with this very sample was just removed: send it again")
             await connection.execute(tables.voices.insert().values(asdict(voice)))
 
-    async def _undo(self, making: Making, voice: Voice) -> None:
-        """Leave nothing of a voice; who is canceled does not wait for it."""
+    def _undo(self, making: Making, voice: Voice) -> asyncio.Task[None]:
+        """Begin to leave nothing of a voice."""
         undoing = asyncio.create_task(self._leave_nothing(making, voice), name="undo a voice")
         self._undoing.add(undoing)
         undoing.add_done_callback(self._undoing.discard)
-        await asyncio.shield(undoing)
+        return undoing
 
     async def _leave_nothing(self, making: Making, voice: Voice) -> None:
         try:

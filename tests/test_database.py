@@ -83,6 +83,19 @@ def test_what_was_kept_is_there_again(database_url: str) -> None:
     asyncio.run(main())
 
 
+def test_voices_of_the_first_version_are_made_at_no_vendor(database_url: str) -> None:
+    async def main() -> None:
+        async with Database(database_url) as database:
+            await execute(database, "ALTER TABLE voices DROP COLUMN engines")
+            await execute(database, "INSERT INTO voices (id, name, duration_s, sha256) VALUES ('a', 'A', 3, 'ff')")
+            await execute(database, "UPDATE alembic_version SET version_num = '0001'")
+        async with Database(database_url) as database, database.reading() as connection:
+            (voice,) = (await connection.execute(tables.voices.select())).all()
+            assert (voice.id, voice.sha256, voice.engines) == ("a", "ff", {})
+
+    asyncio.run(main())
+
+
 def test_many_processes_may_start_at_once(database_url: str) -> None:
     starting = [
         subprocess.Popen(

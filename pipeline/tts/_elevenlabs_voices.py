@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from pipeline.cloud import Vendor
@@ -57,4 +58,4 @@ class ElevenLabsVoices:
 
 
 def _once(timeout_s: float) -> RequestOptions:
-    return {"timeout_in_seconds": round(timeout_s), "max_retries": 0}
+    return {"timeout_in_seconds": ceil(timeout_s), "max_retries": 0}

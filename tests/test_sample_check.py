@@ -7,7 +7,6 @@ import logging
 import numpy as np
 import pytest
 
-from pipeline import sample_check
 from pipeline.audio import SPEECH_RATE_HZ, VOICE_RATE_HZ, Pcm, silence, to_float32, to_int16
 from pipeline.errors import EngineUnavailable, ProtocolError
 from pipeline.pitch import pitch_hz, two_voices_hz
@@ -178,7 +177,7 @@ def test_without_a_detector_levels_decide_and_the_log_says_so(
     def missing(settings: object) -> silero.SileroVad:
         raise EngineUnavailable("pip install onnxruntime")
 
-    monkeypatch.setattr(sample_check.silero, "create", missing)
+    monkeypatch.setattr(silero, "create", missing)
     check = SampleCheck()
     with caplog.at_level(logging.WARNING):
         assert len(prepared(joined(MAN, MAN), check))

@@ -23,7 +23,7 @@ from media_server.engine_set import EngineSet
 from media_server.server import new_runner
 from pipeline import kept_voices
 from pipeline.catalogue import Catalogue
-from pipeline.engines import aclose, voice_makers
+from pipeline.engines import Kind, aclose, voice_makers
 from pipeline.errors import EngineError
 from pipeline.voices import VoiceSamples
 from signaling.errors import answer_errors
@@ -41,6 +41,7 @@ from tests.vendors import KEY, created, hang_up, refusing, run
 
 Which = Literal["elevenlabs", "cartesia"]
 BOTH: tuple[Which, Which] = ("elevenlabs", "cartesia")
+SPEECH_ALONE: tuple[Kind] = ("tts",)
 SAMPLE = b"RIFF" + bytes(1_000)
 
 
@@ -282,7 +283,7 @@ async def serve(test: Test, database_url: str, folder: Path, tts: str = "tone", 
     requests = Requests()
     app = web.Application(middlewares=[requests.counted, answer_errors])
     add_routes(app.router)
-    add_service_routes(app.router, ("tts",))
+    add_service_routes(app.router, SPEECH_ALONE)
     app[LISTENER] = ServiceListener()
     async with AsyncExitStack() as stack:
         vendors = await stack.enter_async_context(voice_vendors())

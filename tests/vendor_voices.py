@@ -25,7 +25,7 @@ class Made:
 
 @dataclass
 class VoiceVendor:
-    """Keeps the voices it is asked to make. ``making`` and ``deleting`` replace its answers, after requests are read."""
+    """Keeps the voices it is asked to make. ``making`` and ``deleting`` replace its answers to requests."""
 
     known: dict[str, Made] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)

@@ -142,6 +142,8 @@ async def _who_can(app: web.Application) -> str:
             await app[ENGINES].get("tts", engine)
         except EngineUnavailable as error:
             lacking.append(f"{engine} would with {error}")
+        except ProtocolError:  # no engine of this kind is served here
+            continue
         else:
             usable.append(engine)
     return "; ".join([f"voices are made by: {', '.join(usable) or 'none here'}", *lacking])

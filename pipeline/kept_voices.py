@@ -110,7 +110,7 @@ class KeptVoices:
         for engine, at_vendor in voice.engines.items():
             try:
                 await (await maker(engine)).forget(at_vendor)
-            except EngineError as error:
+            except (EngineError, ProtocolError) as error:
                 raise EngineError(
                     f"the voice {voice_id!r} is kept, for it cannot be deleted at {engine}: {error}"
                 ) from error

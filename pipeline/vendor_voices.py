@@ -39,7 +39,8 @@ class Making:
             await asyncio.wait(self._asked.values())
         for engine, task in self._asked.items():
             if task.cancelled() or (error := task.exception()) is not None:
-                log.info("no voice was made at %s: %s", engine, "canceled" if task.cancelled() else error)
+                why = "canceled" if task.cancelled() else error
+                log.warning("nothing is known of a voice that %s was asked to make: %s", engine, why)
                 continue
             try:
                 await self._makers[engine].forget(task.result())

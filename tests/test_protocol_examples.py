@@ -1,4 +1,4 @@
-"""Every example in docs/protocol.md is run as it stands, in order, against a real server."""
+"""Every example in docs/protocol.md and docs/voices.md is run as it stands, in order, against a real server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ import pytest
 from media_server.app import create_app
 from media_server.config import load
 from tests.browser import Server, recording, serving, write_microphone
+from tests.music import music
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "protocol.md"
+PAGES = (PAGE, ROOT / "docs" / "voices.md")
 SDP = ROOT / "tests" / "fixtures" / "sdp"
 PROMPT = "    $ "
 STAND_INS = {"VOCAL_VAD": "energy", "VOCAL_STT": "scripted", "VOCAL_LLM": "echo", "VOCAL_TTS": "tone"}
@@ -69,9 +71,9 @@ class Seen:
             self.names[shown[1]] = got[1]
 
 
-def examples() -> list[Example]:
-    """Return the page's shell examples, in order."""
-    lines = PAGE.read_text().splitlines()
+def examples(page: Path = PAGE) -> list[Example]:
+    """Return a page's shell examples, in order."""
+    lines = page.read_text().splitlines()
     return [read_example(lines, i) for i, line in enumerate(lines) if line.startswith(PROMPT)]
 
 
@@ -119,6 +121,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_microphone(path / "speech.wav", speech)
     (path / "speech.pcm").write_bytes(speech.tobytes())
     write_microphone(path / "voice.wav", speech, 0.3, recording("go-forward"))
+    write_microphone(path / "two.wav", speech, 0.3, recording("lj001-0004"))
+    write_microphone(path / "music.wav", music("piano"))
     return path
 
 
@@ -134,10 +138,11 @@ def environment(server: Server) -> dict[str, str]:
     return {**os.environ, **dict.fromkeys(("NODE", "STT", "CHAT", "TTS"), server.url)}
 
 
-def test_every_command_does_what_the_page_says(server: Server, folder: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_does_what_the_page_says(server: Server, folder: Path, page: Path) -> None:
     needs("curl", "jq")
     seen = Seen()
-    for example in examples():
+    for example in examples(page):
         done = subprocess.run(
             ["bash", "-c", FETCH + seen.put_into(example.command)],
             check=False,

@@ -19,15 +19,16 @@ from yarl import URL
 from compat_ws.backend import CATALOGUE, ENGINES, LISTENER, ServiceListener
 from compat_ws.catalogue_routes import add_routes
 from compat_ws.routes import add_service_routes
+from compat_ws.voice_routes import makers_at
 from media_server.engine_set import EngineSet
 from media_server.server import new_runner
 from pipeline import kept_voices
 from pipeline.catalogue import Catalogue
 from pipeline.engines import Kind, aclose, voice_makers
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, ProtocolError
 from pipeline.voices import VoiceSamples
 from signaling.errors import answer_errors
-from tests.service_server import error_of
+from tests.service_server import error_of, shelf
 from tests.test_catalogue import SPEECH
 from tests.vendor_voices import (
     Vendors,
@@ -422,6 +423,20 @@ def test_an_engine_that_makes_no_voices_is_told_which_do(tmp_path: Path) -> None
         assert node.nothing_is_kept()
 
     check(test, tmp_path, CARTESIA_API_KEY="")
+
+
+def test_an_operator_s_own_engine_may_make_voices_too() -> None:
+    class Own:
+        voice_maker = object()
+
+    async def main() -> None:
+        app = web.Application()
+        async with shelf({"tts": Own()}) as app[ENGINES]:
+            assert await makers_at(app, ["own"]) == {"own": Own.voice_maker}
+            with pytest.raises(ProtocolError, match=r"'tone' makes no voices; voices are made by: none here"):
+                await makers_at(app, ["tone"])
+
+    asyncio.run(main())
 
 
 def test_deleting_waits_for_the_vendor_to_delete(database_url: str, tmp_path: Path) -> None:

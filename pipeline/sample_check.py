@@ -70,7 +70,7 @@ class SampleCheck:
             why_not = _fault_of_speech(speech, is_speech)
         if why_not is not None:
             raise ProtocolError(f"the voice sample {why_not}", param=param, status=422)
-        return _ready(pcm, is_speech)
+        return _ready(pcm, is_speech, round(least_s * VOICE_RATE_HZ))
 
     def _detect(self) -> silero.SileroVad | None:
         if self._detector_wanted:
@@ -137,12 +137,16 @@ def _without_pauses(is_speech: Windows) -> Windows:
     return filled
 
 
-def _ready(pcm: Pcm, is_speech: Windows) -> Pcm:
-    """Trim it to its speech and a margin; bring that speech to one level, as far as its peaks allow."""
+def _ready(pcm: Pcm, is_speech: Windows, least_samples: int) -> Pcm:
+    """Trim it to its speech and a margin; bring that speech to one level, as far as its peaks allow.
+
+    It is never trimmed to less than a sample must have, or it could not be sent to another server.
+    """
     spoken = np.flatnonzero(is_speech)
     margin_samples = round(MARGIN_S * VOICE_RATE_HZ)
     first = max(0, int(spoken[0]) * WINDOW_SAMPLES - margin_samples)
-    last = (int(spoken[-1]) + 1) * WINDOW_SAMPLES + margin_samples
+    last = max((int(spoken[-1]) + 1) * WINDOW_SAMPLES + margin_samples, first + least_samples)
+    first = min(first, max(0, len(pcm) - least_samples))
     samples = to_float32(pcm)
     power = np.square(samples[: len(is_speech) * WINDOW_SAMPLES].reshape(-1, WINDOW_SAMPLES)[is_speech]).mean()
     kept = samples[first:last]

@@ -163,6 +163,16 @@ def test_silence_before_and_after_goes_but_for_a_breath() -> None:
     assert np.abs(kept[-VOICE_RATE_HZ // 20 :]).max() < 200
 
 
+@pytest.mark.parametrize("count", [3.0, 3.2, 6.0, 29.0])
+def test_what_was_kept_can_be_sent_to_another_server(count: float) -> None:
+    pcm = seconds(MAN, count)
+    kept = prepared(pcm)
+    again = SampleCheck().prepare(kept, 3.0, "file")
+    assert 3.0 * VOICE_RATE_HZ <= len(again) <= len(kept) <= 1.5 * len(pcm)
+    assert len(kept) - len(again) < 0.1 * VOICE_RATE_HZ
+    assert level_dbfs(again) == pytest.approx(level_dbfs(kept), abs=0.2)
+
+
 @pytest.mark.parametrize("extra", range(0, 768, 97))
 def test_any_number_of_samples_will_do(extra: int) -> None:
     pcm = seconds(MAN, 4.0)

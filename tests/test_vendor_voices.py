@@ -284,7 +284,7 @@ async def serve(test: Test, database_url: str, folder: Path, tts: str = "tone", 
     requests = Requests()
     app = web.Application(middlewares=[requests.counted, answer_errors])
     add_routes(app.router)
-    add_service_routes(app.router, SPEECH_ALONE)
+    add_service_routes(app, SPEECH_ALONE)
     app[LISTENER] = ServiceListener()
     async with AsyncExitStack() as stack:
         vendors = await stack.enter_async_context(voice_vendors())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from aiohttp import web
@@ -28,6 +29,7 @@ class VoiceVendor:
     """Keeps the voices it is asked to make. ``making`` and ``deleting`` replace its answers to requests."""
 
     known: dict[str, Made] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
     asked: list[str] = field(default_factory=list)
     """What was asked for: method and path."""
     spoken: list[str] = field(default_factory=list)
@@ -92,7 +94,7 @@ class VoiceVendor:
             made = Made(name, language, file.file.read(), dict(request.headers))
         self.begun.set()
         await asyncio.shield(self.may_answer.wait())
-        voice = f"made-{len(self.asked)}"
+        voice = f"made-{next(self.numbers)}"
         if self.making is None:
             self.known[voice] = made
         return voice

@@ -141,7 +141,13 @@ def _versions() -> str:
     return ", ".join(found)
 
 
-def _options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, str]:
+def share() -> str:
+    """Say how much of the machine was ours."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores allowed, niceness {os.nice(0)}, load {os.getloadavg()[0]:.1f}"
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", nargs="+", default=ENGINES, metavar="KIND/NAME")
     parser.add_argument("--calls", nargs="+", type=int, default=(), help="1 4 16; of XTTS on a GPU 32, too")
@@ -150,40 +156,31 @@ def _options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, str]:
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--answer-tokens", type=int, default=64)
     parser.add_argument("--sound-s", type=float, default=10.0)
-    parser.add_argument("--device", help="cpu or cuda; the GPU if there is one")
+    parser.add_argument("--device", default="", help="cpu or cuda; the GPU if there is one")
     parser.add_argument("--small", action="store_true", help="smaller stand-ins: Whisper tiny.en, SmolLM2 135M")
     parser.add_argument("--cache", type=Path, help="where stand-ins are kept (17 GB with Llama 3.1 8B); else made anew")
     chosen = parser.parse_args(arguments)
     for name in chosen.engines:
         if name.partition("/")[0] not in KINDS:
             parser.error(f"--engines: {name!r} must be a kind and a name, as in {ENGINES[0]}")
-    return chosen, chosen.device or (
-        "cuda" if importlib.import_module("ctranslate2").get_cuda_device_count() else "cpu"
-    )
+    return chosen
+
+
+def _device() -> str:
+    return "cuda" if importlib.import_module("ctranslate2").get_cuda_device_count() else "cpu"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    chosen, device = _options(arguments)
+    chosen = _parsed(arguments)
     with ExitStack() as stack:
         cache = chosen.cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        options = Options(
-            engines=chosen.engines,
-            calls=chosen.calls,
-            rounds=chosen.rounds,
-            utterance_s=chosen.utterance_s,
-            prompt_tokens=chosen.prompt_tokens,
-            answer_tokens=chosen.answer_tokens,
-            sound_s=chosen.sound_s,
-            device=device,
-            small=chosen.small,
-            cache=cache,
-        )
-        print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine()}, {gpu() or 'no GPU'}; on {device}")
-        print(f"{_versions()}; load {os.getloadavg()[0]:.1f} before\n")
+        options = Options(**{**vars(chosen), "device": chosen.device or _device(), "cache": cache})
+        print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine()}, {gpu() or 'no GPU'}; on {options.device}")
+        print(f"{_versions()}; {share()}\n")
         for table in run(options, os.environ):
             print(table, flush=True)
-        print(f"load {os.getloadavg()[0]:.1f} after")
+        print(share())
 
 
 if __name__ == "__main__":

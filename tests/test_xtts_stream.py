@@ -175,7 +175,8 @@ def test_nothing_is_vocoded_twice(
         with torch.inference_mode():
             for size in [*cut] * len(latents):
                 if begin < len(latents):
-                    emitted += len(vocoding.push(latents[begin : begin + size], begin + size >= len(latents)))
+                    piece = latents[None, begin : begin + size]
+                    emitted += vocoding.push(piece, begin + size >= len(latents)).shape[-1]
                     begin += size
         assert emitted == len(audio)
     last = checkpoint.xtts.hifigan_decoder.waveform_decoder.conv_post.weight
@@ -198,7 +199,7 @@ def test_what_is_kept_between_pieces_is_small_however_long_they_are(checkpoint: 
     after: list[int] = []
     with torch.inference_mode():
         for size in (20, 200):
-            vocoding.push(torch.randn(size, checkpoint.xtts.gpt.model_dim), False)
+            vocoding.push(torch.randn(1, size, checkpoint.xtts.gpt.model_dim), False)
             after.append(kept_bytes(vocoding))
     assert 10_000 < after[1] < 1.1 * after[0] < 500_000
 
@@ -246,7 +247,7 @@ def test_chance_falls_as_the_processors_of_transformers_let_it() -> None:
     )
     wanted: Tensor = processors(cast(Any, before), cast(Any, logits.clone())).softmax(-1)[0]
     chances = [(i + 0.5) / 5_000 for i in range(5_000)]
-    rows = (logits.expand(5_000, -1), said.expand(5_000, -1), chances)
+    rows = (logits.expand(5_000, -1), said.repeat(5_000, 1), chances)
     drawn = torch.bincount(torch.tensor(ANY.draw(*rows)), minlength=300) / 5_000
     assert torch.allclose(drawn, wanted, atol=1e-3)
     assert ANY.draw(logits, said, [math.nextafter(1.0, 0.0)])[0] in wanted.nonzero()
@@ -300,6 +301,58 @@ def test_sentences_that_begin_together_are_read_together_and_sound_as_if_alone(
     for one, other in zip(alone, together, strict=False):
         assert one.tokens == other.tokens
         assert np.abs(np.concatenate(one.pieces) - np.concatenate(other.pieces).astype(int)).max() <= 1
+
+
+def test_sentences_vocoded_together_end_and_close_at_any_step(checkpoint: model.Checkpoint) -> None:
+    """Other speeds and schedules beside them, begun with them and later."""
+    bias = checkpoint.xtts.gpt.mel_head.bias
+    kept = bias.clone()
+    speech = batch(checkpoint, rows=18)
+    try:
+        bias[speech.gpt.stop_token] = kept.max() + 0.5
+        ways = [(speed, sizes) for sizes in (CHUNKS, (3, 11, 2, 7)) for speed in (1.0, 1.0, 0.8)]
+        said = [sentence(checkpoint, "how are you", 10 * n + i, way[0], sizes=way[1])
+                for n in range(3) for i, way in enumerate(ways)]  # fmt: skip
+        for one in said[:12]:
+            speech.open(one)
+        for _ in range(3):
+            speech.step()
+        for one in said[12:]:
+            speech.open(one)
+        closed = next(one for one in said if not one.ended)
+        for step in range(2 * MAX_TOKENS):
+            closed.closed |= step == 4
+            speech.step()
+    finally:
+        bias.copy_(kept)
+    heard = [one for one in said if not one.closed]
+    assert len({len(one.tokens) for one in heard}) > 4 and all(one.ended for one in heard)
+    assert not closed.ended and len(closed.tokens) < 10
+    for one in heard:
+        audio, wanted = np.concatenate(one.pieces) / 32767.0, one_shot(checkpoint, one).numpy()
+        assert audio.shape == wanted.shape and np.abs(audio - wanted).max() < 1e-4
+    assert not speech._choruses and speech.speaking == speech.gpt.rows == len(speech._said) == 0
+
+
+def test_sentences_that_begin_together_go_through_the_vocoder_at_once(
+    checkpoint: model.Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = dict[int, list[int]]()
+    push = Vocoding.push
+
+    def counting(vocoding: Vocoding, latents: Tensor, last: bool) -> Tensor:
+        passes[rows].append(len(latents))
+        return push(vocoding, latents, last)
+
+    monkeypatch.setattr(Vocoding, "push", counting)
+    for rows in (1, 12):
+        passes[rows] = []
+        speech = batch(checkpoint, rows=rows)
+        for seed in range(rows):
+            speech.open(sentence(checkpoint, "hello there" * (1 + seed % 3), seed))
+        for _ in range(MAX_TOKENS):
+            speech.step()
+    assert passes[12] == [12 * each for each in passes[1]] and passes[1] == [1] * 8
 
 
 def test_every_sentence_gets_one_token_a_step(checkpoint: model.Checkpoint) -> None:
@@ -364,12 +417,13 @@ def test_a_failure_ends_what_is_spoken_and_nothing_else(
 
 
 def test_a_vocoding_takes_latents_that_are_none(checkpoint: model.Checkpoint) -> None:
-    latents = torch.randn(6, checkpoint.xtts.gpt.model_dim)
+    latents = torch.randn(1, 6, checkpoint.xtts.gpt.model_dim)
     embedding = checkpoint.speakers["Beta Tester"].embedding
     with torch.inference_mode():
         vocoding = Vocoding(checkpoint.xtts.hifigan_decoder, embedding)
         audio = torch.cat(
-            [vocoding.push(latents, False), vocoding.push(latents[:0], False), vocoding.push(latents[:0], True)]
-        )
-        wanted = checkpoint.xtts.hifigan_decoder(latents[None], g=embedding)[0, 0]
+            [vocoding.push(latents, False), vocoding.push(latents[:, :0], False), vocoding.push(latents[:, :0], True)],
+            -1,
+        )[0]
+        wanted = checkpoint.xtts.hifigan_decoder(latents, g=embedding)[0, 0]
     assert torch.allclose(audio, wanted, atol=1e-5)

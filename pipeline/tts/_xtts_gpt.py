@@ -63,7 +63,7 @@ class Sampling:
     repetition: float
 
     def draw(self, logits: Tensor, said: Tensor, chances: Sequence[float]) -> list[int]:
-        """Draw a token for each row; ``chances`` (0..1) decide, ``said`` marks the tokens that were there.
+        """Draw a token for each row, and mark it in ``said``, as those that were there; ``chances`` (0..1) decide.
 
         As the processors of transformers do it, in their order, but for the source of chance.
         """
@@ -76,8 +76,10 @@ class Sampling:
         chance = torch.tensor(chances, dtype=total.dtype, device=total.device)[:, None] * total[:, -1:]
         # the rounding of a sum must not lead behind the last one that may be drawn
         place = torch.searchsorted(total, chance, right=True).clamp(max=(likely > 0).sum(-1, keepdim=True) - 1)
-        drawn: list[int] = best.indices.gather(-1, place)[:, 0].tolist()
-        return drawn
+        drawn = best.indices.gather(-1, place)
+        said.scatter_(1, drawn, True)
+        tokens: list[int] = drawn[:, 0].tolist()
+        return tokens
 
 
 class Gpt:

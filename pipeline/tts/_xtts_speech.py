@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ TOKENS_AROUND: Final = 35
 """A voice has 32, a text its two ends, speech its start."""
 
 
-def chunks(sizes: Iterable[int] = CHUNKS) -> Iterator[int]:
+def chunks(sizes: Sequence[int] = CHUNKS) -> Iterator[int]:
     """Yield how many tokens each piece is made of; the last size again and again."""
     size = 1
     for size in sizes:
@@ -57,7 +57,7 @@ class Sentence:
     speaker: Speaker
     speed: float = 1.0
     seed: int | None = None
-    sizes: Iterable[int] = CHUNKS
+    sizes: Sequence[int] = CHUNKS
     pieces: deque[Pcm] = field(default_factory=deque)
     tokens: list[int] = field(default_factory=list)
     closed: bool = False
@@ -71,29 +71,72 @@ class Sentence:
 
 
 class _Row:
-    """A sentence in the batch, with what is kept of it from step to step."""
+    """A sentence in the batch. ``latents`` wait to be vocoded; ``over`` says that no more will come."""
 
-    def __init__(self, sentence: Sentence, said: Tensor, vocoding: Vocoding) -> None:
+    def __init__(self, sentence: Sentence) -> None:
         self.sentence = sentence
-        self.said = said
         self.chance = random.Random(sentence.seed)
-        self._vocoding = vocoding
-        self._sizes = chunks(sentence.sizes)
-        self._due = next(self._sizes)
-        self._latents: list[Tensor] = []
+        self.latents: list[Tensor] = []
+        self.over = False
+
+    @property
+    def heard(self) -> bool:
+        """Whether somebody listens for more."""
+        return not (self.sentence.closed or self.sentence.ended)
 
     def add(self, token: int, latent: Tensor, last: bool) -> None:
-        """Take the latent that led to ``token`` (the one that ends speech, too), and make sound if it is time."""
-        self.said[token] = True
+        """Take the latent that led to ``token`` (the one that ends speech, too)."""
         self.sentence.tokens.append(token)
-        self._latents.append(latent)
-        if last or len(self._latents) >= self._due:
-            audio = self._vocoding.push(torch.stack(self._latents).float(), last)
-            if len(audio):
-                self.sentence.pieces.append(to_int16(audio.cpu().numpy()))
-            self._latents, self._due = [], next(self._sizes)
-        if last:
-            self.sentence.end()
+        self.latents.append(latent)
+        self.over = last
+
+
+class _Chorus:
+    """Rows that began in the same step with the same speed and sizes: their sound is due together, and made at once.
+
+    With 32 sentences that is one pass through the vocoder in place of 32 short ones, each of a thousand kernels.
+    """
+
+    def __init__(self, decoder: Any, rows: Sequence[_Row]) -> None:
+        self.rows = rows
+        self._vocoding = Vocoding(
+            decoder, torch.cat([row.sentence.speaker.embedding for row in rows]), rows[0].sentence.speed
+        )
+        self._sizes = chunks(rows[0].sentence.sizes)
+        self._due = next(self._sizes)
+
+    def sound(self) -> None:
+        """Make sound of what is over, and of all if it is time."""
+        heard = [row.heard for row in self.rows]
+        over = [i for i, row in enumerate(self.rows) if heard[i] and row.over]
+        going_on = [i for i, row in enumerate(self.rows) if heard[i] and not row.over]
+        if over:
+            self._push(over, last=True)
+        if going_on and len(self.rows[going_on[0]].latents) >= self._due:
+            self._vocoding = self._push(going_on, last=False)
+            self.rows = [self.rows[i] for i in going_on]
+            self._due = next(self._sizes)
+
+    def _push(self, some: Sequence[int], last: bool) -> Vocoding:
+        rows = [self.rows[i] for i in some]
+        vocoding = self._vocoding.of(some)
+        latents = torch.stack([latent for row in rows for latent in row.latents]).float()
+        audio = vocoding.push(latents.view(len(rows), -1, latents.shape[-1]), last)
+        for row, pcm in zip(rows, to_int16(audio.cpu().numpy()), strict=True):
+            row.latents = []
+            if len(pcm):
+                row.sentence.pieces.append(pcm)
+            if last:
+                row.sentence.end()
+        return vocoding
+
+
+def _in_step(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Put together what begins now and is due at the same steps."""
+    together: dict[tuple[float, tuple[int, ...]], list[_Row]] = {}
+    for row in rows:
+        together.setdefault((row.sentence.speed, tuple(row.sentence.sizes)), []).append(row)
+    return list(together.values())
 
 
 class Speech:
@@ -106,6 +149,9 @@ class Speech:
         self._sampling = sampling
         self._most = rows
         self._rows: list[_Row] = []
+        self._said = gpt.said_before()[None][:0]
+        """The tokens that each row has said."""
+        self._choruses: list[_Chorus] = []
         self._waiting: deque[Sentence] = deque()
         self._joining: list[Sentence] = []
 
@@ -120,6 +166,7 @@ class Speech:
                 self._leave()
                 self._advance()
                 self._join()
+                self._sound()
         except Exception as error:
             log.exception("tts xtts failed while speaking %d sentences", len(self._rows))
             self._fail(EngineError(f"tts xtts failed: {type(error).__name__}: {str(error)[:200]}"))
@@ -131,20 +178,30 @@ class Speech:
 
     def _leave(self) -> None:
         for row in reversed(range(len(self._rows))):
-            sentence = self._rows[row].sentence
-            if sentence.closed or sentence.ended:
+            if not self._rows[row].heard:
                 self.gpt.end(row)
                 self._rows[row] = self._rows[-1]
+                self._said[row] = self._said[-1]
                 self._rows.pop()
+                self._said = self._said[:-1]
+        self._choruses = [chorus for chorus in self._choruses if any(row.heard for row in chorus.rows)]
 
     def _join(self) -> None:
+        joined: list[_Row] = []
         while joining := self._next():
             self._joining = joining
-            rows = [self._row(sentence) for sentence in joining]
             begun = self.gpt.begin([one.speaker.latents for one in joining], [one.text for one in joining])
+            rows = [_Row(sentence) for sentence in joining]
             self._rows += rows
+            self._said = torch.cat([self._said, self.gpt.said_before().expand(len(rows), -1)])
             self._draw(rows, *begun)
+            joined += rows
         self._joining = []
+        self._choruses += [_Chorus(self._decoder, rows) for rows in _in_step(joined)]
+
+    def _sound(self) -> None:
+        for chorus in self._choruses:
+            chorus.sound()
 
     def _next(self) -> list[Sentence]:
         """Take as many of those that wait as there is room for, and as are read in a step of usual length."""
@@ -159,18 +216,15 @@ class Speech:
                 taken.append(sentence)
         return taken
 
-    def _row(self, sentence: Sentence) -> _Row:
-        vocoding = Vocoding(self._decoder, sentence.speaker.embedding, sentence.speed)
-        return _Row(sentence, self.gpt.said_before(), vocoding)
-
     def _advance(self) -> None:
         if self._rows:
             tokens = [row.sentence.tokens for row in self._rows]
             self._draw(self._rows, *self.gpt.step([said[-1] for said in tokens], [len(said) for said in tokens]))
 
     def _draw(self, rows: Sequence[_Row], latents: Tensor, logits: Tensor) -> None:
+        """Draw a token for each of the last ``rows``."""
         chances = [row.chance.random() for row in rows]
-        tokens = self._sampling.draw(logits, torch.stack([row.said for row in rows]), chances)
+        tokens = self._sampling.draw(logits, self._said[-len(rows) :], chances)
         for row, token, latent in zip(rows, tokens, latents, strict=True):
             full = len(row.sentence.tokens) + 1 >= self.gpt.max_tokens
             row.add(token, latent, token == self.gpt.stop_token or full)
@@ -181,4 +235,6 @@ class Speech:
             sentence.end(error)
         self._joining = []
         self._rows.clear()
+        self._choruses.clear()
+        self._said = self._said[:0]
         self.gpt.clear()

@@ -5,12 +5,17 @@ that overlap again with every piece, every convolution keeps the last inputs tha
 outputs that no later input can change. What comes out, put together, is what the whole sentence gives at once; it is
 late by the 13 frames (three tokens), which the last piece makes up for.
 
+Sentences that are in step, as many latents in and as many to come, go through it together: every tensor that is kept
+has a row for each of them. How much a layer keeps depends on how much has gone in alone, not on how it was cut.
+
 What is kept is copied (``clone``): a view would keep all of a piece in memory, 300 MB for a long one.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,7 +37,7 @@ class Stretch:
         self._made = 0
 
     def push(self, frames: Tensor, last: bool) -> Tensor:
-        """Take ``[1, channels, n]``; return the frames that are certain now."""
+        """Take ``[rows, channels, n]``; return the frames that are certain now."""
         kept = frames if self._kept is None else torch.cat([self._kept, frames], -1)
         taken = self._first + kept.shape[-1]
         at = self._positions(taken, last).to(frames.device)
@@ -77,10 +82,10 @@ class _Waiting:
 class _Convolution:
     """One whose padding keeps the length: its input's last ``2 * reach`` samples are kept."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, rows: int) -> None:
         self._layer = layer
         self._reach = int(layer.padding[0])
-        self._kept = layer.weight.new_zeros(1, layer.in_channels, self._reach)
+        self._kept = layer.weight.new_zeros(rows, layer.in_channels, self._reach)
 
     def push(self, x: Tensor, last: bool) -> Tensor:
         kept = torch.cat([self._kept, x], -1)
@@ -88,7 +93,7 @@ class _Convolution:
             kept = functional.pad(kept, (0, self._reach))
         if kept.shape[-1] <= 2 * self._reach:
             self._kept = kept
-            return kept.new_zeros(1, self._layer.out_channels, 0)
+            return kept.new_zeros(len(kept), self._layer.out_channels, 0)
         self._kept = kept[..., -2 * self._reach :].clone()
         return functional.conv1d(kept, self._layer.weight, self._layer.bias, dilation=self._layer.dilation)
 
@@ -96,12 +101,12 @@ class _Convolution:
 class _Upsampling:
     """A transposed convolution with a kernel of two strides: each block of output has two inputs, this and the last."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, rows: int) -> None:
         self._layer = layer
         self._stride = int(layer.stride[0])
         self._trim = self._stride // 2
         self._to_trim = self._trim
-        self._kept = layer.weight.new_zeros(1, layer.in_channels, 1)
+        self._kept = layer.weight.new_zeros(rows, layer.in_channels, 1)
 
     def push(self, x: Tensor, last: bool) -> Tensor:
         kept = torch.cat([self._kept, x], -1)
@@ -109,7 +114,7 @@ class _Upsampling:
             kept = functional.pad(kept, (0, 1))
         blocks = kept.shape[-1] - 1
         if not blocks:
-            return kept.new_zeros(1, self._layer.out_channels, 0)
+            return kept.new_zeros(len(kept), self._layer.out_channels, 0)
         self._kept = kept[..., -1:].clone()
         whole = functional.conv_transpose1d(kept, self._layer.weight, self._layer.bias, self._stride)
         begin = self._stride + self._to_trim
@@ -121,9 +126,9 @@ class _Upsampling:
 class _Residual:
     """A block of three pairs of convolutions, each added to what went in."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Any, rows: int) -> None:
         pairs = zip(block.convs1, block.convs2, strict=True)
-        self._pairs = [(_Convolution(one), _Convolution(two), _Waiting()) for one, two in pairs]
+        self._pairs = [(_Convolution(one, rows), _Convolution(two, rows), _Waiting()) for one, two in pairs]
 
     def push(self, x: Tensor, last: bool) -> Tensor:
         for one, two, waiting in self._pairs:
@@ -138,8 +143,8 @@ class _Level:
     """Upsampling and the mean of its residual blocks, which are late by different amounts."""
 
     def __init__(self, upsampling: Any, blocks: list[Any], voice: Tensor) -> None:
-        self._upsampling = _Upsampling(upsampling)
-        self._blocks = [(_Residual(block), _Waiting()) for block in blocks]
+        self._upsampling = _Upsampling(upsampling, len(voice))
+        self._blocks = [(_Residual(block, len(voice)), _Waiting()) for block in blocks]
         self._voice = voice
 
     def push(self, x: Tensor, last: bool) -> Tensor:
@@ -149,33 +154,57 @@ class _Level:
 
 
 class Vocoding:
-    """One sentence on its way through ``decoder`` (coqui's ``HifiDecoder``), which other sentences use meanwhile.
+    """Sentences in step on their way through ``decoder`` (coqui's ``HifiDecoder``), which others use meanwhile.
 
-    ``speaker`` is the voice's embedding, ``[1, 512, 1]``; ``speed`` 1.0 is the voice's own tempo. To be used within
-    ``torch.inference_mode()``.
+    ``speakers`` are their voices' embeddings, ``[rows, 512, 1]``; ``speed`` 1.0 is a voice's own tempo. To be used
+    within ``torch.inference_mode()``.
     """
 
-    def __init__(self, decoder: Any, speaker: Tensor, speed: float = 1.0) -> None:
+    def __init__(self, decoder: Any, speakers: Tensor, speed: float = 1.0) -> None:
         generator = decoder.waveform_decoder
         blocks, each = list(generator.resblocks), generator.num_kernels
         self._stretches = [Stretch(factor) for factor in _factors(decoder, speed)]
-        self._first = _Convolution(generator.conv_pre)
-        self._voice = generator.cond_layer(speaker)
+        self._first = _Convolution(generator.conv_pre, len(speakers))
+        self._voice = generator.cond_layer(speakers)
         self._levels = [
-            _Level(up, blocks[i * each : (i + 1) * each], _voice_of_level(generator, i, speaker))
+            _Level(up, blocks[i * each : (i + 1) * each], _voice_of_level(generator, i, speakers))
             for i, up in enumerate(generator.ups)
         ]
-        self._last = _Convolution(generator.conv_post)
+        self._last = _Convolution(generator.conv_post, len(speakers))
 
     def push(self, latents: Tensor, last: bool) -> Tensor:
-        """Take latents ``[n, dim]``, none too if they are the last; return samples (-1..1) that are certain now."""
-        x = latents.T[None]
+        """Take latents ``[rows, n, dim]``, none too if they are the last.
+
+        Returns the samples (-1..1) that are certain now, ``[rows, samples]``.
+        """
+        x = latents.transpose(1, 2)
         for stretch in self._stretches:
             x = stretch.push(x, last)
         x = self._first.push(x, last) + self._voice
         for level in self._levels:
             x = level.push(x, last)
-        return torch.tanh(self._last.push(functional.leaky_relu(x), last))[0, 0]
+        return torch.tanh(self._last.push(functional.leaky_relu(x), last))[:, 0]
+
+    def of(self, rows: Sequence[int]) -> Vocoding:
+        """Return a vocoding that goes on with some of the rows and leaves this one as it is; with all, this one."""
+        if len(rows) == len(self._voice):
+            return self
+        some: Vocoding = _with_rows(self, torch.tensor(rows, device=self._voice.device))
+        return some
+
+
+def _with_rows(state: Any, rows: Tensor) -> Any:
+    """Copy our own objects with some rows of all that they keep; the model's layers are shared."""
+    if isinstance(state, Tensor):
+        return state.index_select(0, rows)
+    if isinstance(state, list | tuple):
+        return type(state)(_with_rows(part, rows) for part in state)
+    if type(state).__module__ != __name__:
+        return state
+    copied = copy.copy(state)
+    for name, part in vars(state).items():
+        setattr(copied, name, _with_rows(part, rows))
+    return copied
 
 
 def _factors(decoder: Any, speed: float) -> list[float]:
@@ -188,8 +217,8 @@ def _factors(decoder: Any, speed: float) -> list[float]:
     return [factor for factor in factors if factor != 1.0]
 
 
-def _voice_of_level(generator: Any, level: int, speaker: Tensor) -> Tensor:
+def _voice_of_level(generator: Any, level: int, speakers: Tensor) -> Tensor:
     if generator.cond_in_each_up_layer:
-        voice: Tensor = generator.conds[level](speaker)
-        return voice
-    return speaker.new_zeros(1, 1, 1)
+        voices: Tensor = generator.conds[level](speakers)
+        return voices
+    return speakers.new_zeros(len(speakers), 1, 1)

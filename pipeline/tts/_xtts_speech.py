@@ -122,10 +122,10 @@ class _Chorus:
         vocoding = self._vocoding.of(some)
         latents = torch.stack([latent for row in rows for latent in row.latents]).float()
         audio = vocoding.push(latents.view(len(rows), -1, latents.shape[-1]), last)
-        for row, pcm in zip(rows, to_int16(audio.cpu().numpy()), strict=True):
+        for row, sound in zip(rows, audio.cpu().numpy(), strict=True):
             row.latents = []
-            if len(pcm):
-                row.sentence.pieces.append(pcm)
+            if len(sound):
+                row.sentence.pieces.append(to_int16(sound))
             if last:
                 row.sentence.end()
         return vocoding

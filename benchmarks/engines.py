@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import gc
 import importlib
 import logging
 import os
@@ -34,6 +35,7 @@ from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipeline.audio import Pcm
 from pipeline.engines import Settings, aclose
 from pipeline.errors import EngineUnavailable
 
@@ -50,14 +52,25 @@ def run(options: Options, settings: Settings) -> Iterator[str]:
     pcm = utterance(options.utterance_s)
     for name in options.engines:
         print(f"{name} ...", file=sys.stderr)
-        with _remarks() as remarks:
-            try:
-                found = subjects(name, options, settings, pcm)
-            except EngineUnavailable as error:
-                yield f"**{name}** was not measured: it needs {error}\n"
-                continue
-        asyncio.run(_measured(found, options.rounds))
-        yield report(found, remarks)
+        yield _table(name, options, settings, pcm)
+        _give_back()
+
+
+def _table(name: str, options: Options, settings: Settings, pcm: Pcm) -> str:
+    with _remarks() as remarks:
+        try:
+            found = subjects(name, options, settings, pcm)
+        except EngineUnavailable as error:
+            return f"**{name}** was not measured: it needs {error}\n"
+    asyncio.run(_measured(found, options.rounds))
+    return report(found, remarks)
+
+
+def _give_back() -> None:
+    """Free what the last engine had, of a GPU too, before the next one looks how much there is."""
+    gc.collect()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.cuda.empty_cache()
 
 
 async def _measured(found: Subjects, rounds: int) -> None:
@@ -144,7 +157,7 @@ def _versions() -> str:
 def share() -> str:
     """Say how much of the machine was ours."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores allowed, niceness {os.nice(0)}, load {os.getloadavg()[0]:.1f}"
+    return f"cores allowed {cores}, niceness {os.nice(0)}, load {os.getloadavg()[0]:.1f}"
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

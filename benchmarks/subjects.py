@@ -199,7 +199,7 @@ def _answering(
 
     size = options.prompt_tokens
     found = Subjects(name, what, "first delta")
-    how = f"{size} words asked, all of them new"
+    how = f"{size} tokens asked, none seen before"
     found.add(engine, lambda n: questions.answer(engine, prompt(size, n)), how, options.calls or calls, WORDS)
     return found
 

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.audio import VOICE_RATE_HZ, Pcm, to_int16
 from pipeline.tasks import closing
-from pipeline.threads import EngineThreads, iterate_in_thread
+from pipeline.threads import EngineThreads, iterate_in_thread, run_in_thread
 from pipeline.torch_audio import import_torchaudio
 
 # ruff: noqa: E402 - before anything imports transformers, which breaks on a broken torchaudio
@@ -41,13 +41,19 @@ class StockXtts:
         self._threads.close()
 
     async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
-        """Yield the library's pieces, 20 tokens each. The voice is the first one."""
+        """Yield the library's pieces, 20 tokens each, in the first voice.
+
+        Closing waits for the piece that is being made, which would take its time from whoever is measured next.
+        """
 
         def pieces() -> Iterator[Pcm]:
             with torch.inference_mode():
                 for piece in self._xtts.inference_stream(clause, language, *self._voice, speed=speed):
                     yield to_int16(piece.cpu().numpy())
 
-        async with closing(iterate_in_thread(self._threads, pieces, depth=4)) as made:
-            async for piece in made:
-                yield piece
+        try:
+            async with closing(iterate_in_thread(self._threads, pieces, depth=4)) as made:
+                async for piece in made:
+                    yield piece
+        finally:
+            await run_in_thread(self._threads, lambda: None)

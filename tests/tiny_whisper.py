@@ -6,6 +6,8 @@ from pathlib import Path
 
 from benchmarks.random_whisper import Script, Shape, write
 
+__all__ = ["CORPUS", "TINY", "Script", "build"]
+
 TINY = Shape(layers=1, width=64, heads=2, feed=128)
 CORPUS = ["hello there how are you today", "what is the weather like", "thank you", "no, no, no"] * 4
 

@@ -62,7 +62,7 @@ def _table(name: str, options: Options, settings: Settings, pcm: Pcm) -> str:
             found = subjects(name, options, settings, pcm)
         except EngineUnavailable as error:
             return f"**{name}** was not measured: it needs {error}\n"
-    asyncio.run(_measured(found, options.rounds))
+    asyncio.run(_measured(found, options))
     return report(found, remarks)
 
 
@@ -73,9 +73,9 @@ def _give_back() -> None:
         torch.cuda.empty_cache()
 
 
-async def _measured(found: Subjects, rounds: int) -> None:
+async def _measured(found: Subjects, options: Options) -> None:
     try:
-        await measure(found.cases, rounds)
+        await measure(found.cases, options.rounds, options.settle_s)
     finally:
         for engine in found.engines:
             await aclose(engine)
@@ -165,6 +165,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engines", nargs="+", default=ENGINES, metavar="KIND/NAME")
     parser.add_argument("--calls", nargs="+", type=int, default=(), help="1 4 16; of XTTS on a GPU 32, too")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--settle-s", type=float, default=0.5, help="pause between two questions")
     parser.add_argument("--utterance-s", type=float, default=4.0)
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--answer-tokens", type=int, default=64)

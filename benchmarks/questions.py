@@ -100,11 +100,12 @@ class Case:
         return float(np.percentile(stutters, 95))
 
 
-async def measure(cases: Sequence[Case], rounds: int) -> None:
-    """Ask all of them, in turns; the first round counts nothing."""
+async def measure(cases: Sequence[Case], rounds: int, settle_s: float = 0.0) -> None:
+    """Ask all of them, in turns, with a pause in which what was closed ends; the first round counts nothing."""
     numbers = itertools.count()  # no question twice: an engine may remember what it was asked
     for number in range(rounds + 1):
         for case in cases:
+            await asyncio.sleep(settle_s)
             taken = await case.round(numbers)
             if number:
                 case.rounds.append(taken)

@@ -44,6 +44,7 @@ class Options:
     engines: Sequence[str]
     calls: Sequence[int]
     rounds: int
+    settle_s: float
     utterance_s: float
     prompt_tokens: int
     answer_tokens: int

@@ -41,6 +41,7 @@ OPTIONS = Options(
     engines=ENGINES,
     calls=(1, 2),
     rounds=2,
+    settle_s=0.0,
     utterance_s=0.8,
     prompt_tokens=40,
     answer_tokens=6,

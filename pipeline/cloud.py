@@ -103,18 +103,18 @@ class Vendor:
                     f"{self.name} knows nothing by that name ({shown}); check {self.model} and {self.url}"
                 )
             case 413:
-                return self.error(f"{self.name} was given more text than it takes at once ({shown})")
+                return self.error(f"{self.name} was given more text than it takes at once ({shown}); send less")
             case 429:
                 return self.error(
                     f"{self.name} takes no more requests for now ({shown}); try again {_when(retry_after)}"
                 )
             case failed if failed >= 500:
                 return self.error(f"{self.name} is out of order ({shown}); try again later")
-        return self.error(f"{self.name} did not accept the request ({shown})")
+        return self.error(f"{self.name} did not accept the request ({shown}); {self.console} may say why")
 
     def silence(self, timeout_s: float) -> EngineError:
         """Return the error for nothing that came in time."""
-        return self.error(f"{self.name} sent nothing for {timeout_s:g} s")
+        return self.error(f"{self.name} sent nothing for {timeout_s:g} s; try again later")
 
     def unreachable(self, url: str) -> EngineError:
         """Return the error for a host that cannot be connected to; the rest of the URL is not told."""
@@ -123,7 +123,7 @@ class Vendor:
 
     def dropped(self) -> Dropped:
         """Return the error for a connection that ended before the answer did."""
-        return Dropped(f"{self.engine}: the connection to {self.name} was lost")
+        return Dropped(f"{self.engine}: the connection to {self.name} was lost; try again")
 
     def rubbish(self, what: str) -> EngineError:
         """Return the error for an answer that does not speak the vendor's protocol."""

@@ -61,7 +61,7 @@ class Pace:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            late = EngineError(f"{self._server} gave nothing for {self._allowed_s:g} s")
+            late = EngineError(f"{self._server} gave nothing for {self._allowed_s:g} s; try again later")
             raise (self._error or late) from error
         finally:
             self._limit = None

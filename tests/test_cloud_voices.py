@@ -535,7 +535,7 @@ def test_silence_is_told_after_the_time_that_was_set(name: str, say: Say) -> Non
         await (speaks if outlet.text == REPLY[0] else say)(outlet)
 
     async def main() -> None:
-        words = f"tts {name}: {TITLES[name]} sent nothing for 0.3 s"
+        words = f"tts {name}: {TITLES[name]} sent nothing for 0.3 s; try again later"
         async with voice(name, say, timeout(name, 0.3)) as (engine, told):
             assert await complaint(speech(engine)) == words
             await told.stopped.get()

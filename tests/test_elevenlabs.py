@@ -282,7 +282,9 @@ def test_a_refusal_is_told_in_words_and_not_repeated(
 
 def test_what_it_finds_wrong_with_a_field_is_not_quoted() -> None:
     detail = [{"type": "string_too_long", "loc": ["body", "text"], "msg": "too long", "input": CLAUSE}]
-    assert failure(refusing(422, {"detail": detail}))[0].endswith("ElevenLabs did not accept the request (422)")
+    assert failure(refusing(422, {"detail": detail}))[0].endswith(
+        "ElevenLabs did not accept the request (422); elevenlabs.io/app may say why"
+    )
 
 
 def test_the_wait_that_it_asks_for_is_told() -> None:

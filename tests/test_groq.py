@@ -295,7 +295,7 @@ def test_a_lost_connection_is_tried_once_more_and_only_before_the_first_word() -
 
     drops = [True, False]
     run(main())
-    assert failure(hang_up) == ("llm groq: the connection to Groq was lost", 2)
+    assert failure(hang_up) == ("llm groq: the connection to Groq was lost; try again", 2)
 
 
 @pytest.mark.parametrize("ending", ["reset", "end"])
@@ -323,8 +323,8 @@ def test_silence_is_told_after_the_time_that_was_set() -> None:
         return await stall(request)
 
     limit = {"VOCAL_GROQ_TIMEOUT_S": "0.3"}
-    assert failure(stall, limit) == ("llm groq: Groq sent nothing for 0.3 s", 1)
-    assert failure(stall_later, limit) == ("llm groq: Groq sent nothing for 0.3 s", 1)
+    assert failure(stall, limit) == ("llm groq: Groq sent nothing for 0.3 s; try again later", 1)
+    assert failure(stall_later, limit) == ("llm groq: Groq sent nothing for 0.3 s; try again later", 1)
 
 
 def test_a_host_that_is_not_there_is_named_without_the_rest_of_its_url() -> None:

@@ -414,7 +414,7 @@ def test_a_first_item_that_does_not_come_is_an_error(kind: Kind, headers: bool) 
         silent = streams(content_type=TYPES[kind], ends=False)
         async with asked(kind, silent if headers else never, FIRST_S="0.05") as (server, created):
             assert await error_of(kind, created) == (
-                f"the {kind} server (VOCAL_{kind.upper()}_URL) gave nothing for 0.05 s"
+                f"the {kind} server (VOCAL_{kind.upper()}_URL) gave nothing for 0.05 s; try again later"
             )
             assert server.posts == 1
             await asyncio.wait_for(server.gone.wait(), STOPPED_S)
@@ -559,7 +559,7 @@ def test_a_server_that_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> No
     async def main() -> None:
         async with asked("llm") as (server, created):
             server.models = never
-            assert await created.ready() == "the llm server (VOCAL_LLM_URL) gave nothing for 0.05 s"
+            assert await created.ready() == "the llm server (VOCAL_LLM_URL) gave nothing for 0.05 s; try again later"
             await asyncio.wait_for(server.gone.wait(), STOPPED_S)
 
     run(main())

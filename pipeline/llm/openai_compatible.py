@@ -72,7 +72,7 @@ async def _deltas(answer: Answer) -> AsyncIterator[str]:
             if text:
                 yield text
     if not finished:
-        raise EngineError(f"{answer.server} cut its answer short")
+        raise EngineError(f"{answer.server} cut its answer short; try again")
     await answer.drain()
 
 

@@ -184,7 +184,7 @@ async def _streamed(answer: Answer, language: str | None) -> AsyncIterator[Trans
                 yield _transcript(answer, found, language, final=True)
                 break
         else:
-            raise EngineError(f"{answer.server} cut its transcript short")
+            raise EngineError(f"{answer.server} cut its transcript short; try again")
     await answer.drain()
 
 

@@ -169,7 +169,7 @@ class Speech:
                 self._sound()
         except Exception as error:
             log.exception("tts xtts failed while speaking %d sentences", len(self._rows))
-            self._fail(EngineError(f"tts xtts failed: {type(error).__name__}: {str(error)[:200]}"))
+            self._fail(EngineError(f"tts xtts failed: {type(error).__name__}: {str(error)[:200]}; try again"))
 
     @property
     def speaking(self) -> int:

@@ -206,7 +206,7 @@ class CartesiaSpeech:
                     sound = True
                     yield event
                 elif event.type in LAST and joined and not sound:
-                    raise Dropped("tts cartesia: the context had expired")  # another one may do
+                    raise Dropped("tts cartesia: the context had expired; try again")  # another one may do
                 elif event.type == "error":
                     raise self._refusal(event)
                 else:  # a flush without sound is that of nothing: the input has been spoken before it

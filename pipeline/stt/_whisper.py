@@ -163,9 +163,8 @@ class Whisper:
                 decoded = self._decode_until_sure([batch[index] for index in alike], wanted)
                 heard |= {index: text.heard for index, text in zip(alike, decoded, strict=False)}
         except (RuntimeError, ValueError) as error:
-            raise EngineError(
-                f"stt faster_whisper failed to decode: {error}; if it stays, VOCAL_WHISPER_MODEL names another"
-            ) from error
+            another = "if that goes on, VOCAL_WHISPER_MODEL names another model"
+            raise EngineError(f"stt faster_whisper failed to decode: {error}; {another}") from error
         return [heard[index] for index in range(len(batch))] if len(heard) == len(batch) else []
 
     def _decode_until_sure(self, batch: Sequence[Speech], wanted: Callable[[], bool]) -> list[Decoded]:

@@ -1,7 +1,8 @@
 """The engines of one process, from their creation off the loop to the end of their threads and connections.
 
 One of each kind is there from the start; others that an agent or a route names are created when they are first asked
-for. A heavy engine never runs in the media process: it gets a service process, reached as any other server is.
+for, if their models are here: nobody waits in a call for a download. A heavy engine never runs in the media process: it
+gets a service process, reached as any other server is.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class EngineSet:
         """Create one engine of each kind, all at once. Raises EngineUnavailable, which says what is missing."""
         try:
             self._known = await run_in_thread(self._starter, lambda: {kind: names(kind) for kind in self._wanted})
-            tasks = {kind: self._create(kind, name) for kind, name in self._wanted.items()}
+            tasks = {kind: self._create(kind, name, self._settings) for kind, name in self._wanted.items()}
             outcomes = await asyncio.gather(*tasks.values(), return_exceptions=True)
             for failure in outcomes:
                 if isinstance(failure, BaseException):
@@ -91,8 +92,8 @@ class EngineSet:
             raise ProtocolError(
                 f"there is no {kind} engine {str(name)[:64]!r} here; known: {', '.join(known)}", param=kind
             )
-        task = self._creating.get((kind, name))
-        return await asyncio.shield(task if task is not None else self._create(kind, name))
+        task = self._creating.get((kind, name)) or self._create(kind, name, {**self._settings, "VOCAL_OFFLINE": "1"})
+        return await asyncio.shield(task)
 
     async def for_agent(self, agent: Agent) -> tuple[Agent, Engines]:
         """Return the engines this agent wants, and the agent with the voice to ask its speech engine for."""
@@ -116,8 +117,8 @@ class EngineSet:
         reasons = await asyncio.gather(*(ready() for _, ready in remote))
         return next((f"{kind}: {reason}" for (kind, _), reason in zip(remote, reasons, strict=True) if reason), None)
 
-    def _create(self, kind: Kind, name: str) -> asyncio.Task[Chosen]:
-        task = asyncio.create_task(self._choose(kind, name), name=f"create {kind} {name}")
+    def _create(self, kind: Kind, name: str, settings: Settings) -> asyncio.Task[Chosen]:
+        task = asyncio.create_task(self._choose(kind, name, settings), name=f"create {kind} {name}")
         self._creating[kind, name] = task
         task.add_done_callback(lambda done: self._forget_failed(kind, name, done))
         return task
@@ -127,13 +128,13 @@ class EngineSet:
         if task.cancelled() or task.exception() is not None:
             self._creating.pop((kind, name), None)
 
-    async def _choose(self, kind: Kind, name: str) -> Chosen:
+    async def _choose(self, kind: Kind, name: str, settings: Settings) -> Chosen:
         began_s = time.perf_counter()
         loop = asyncio.get_running_loop()
 
         def create() -> Chosen:
             with stoppable(lambda: self._closing):
-                created = choose(kind, name, self._settings, lambda *wanted: self._load(loop, *wanted))
+                created = choose(kind, name, settings, lambda *wanted: self._load(loop, *wanted))
             self._created.append(created)
             return created
 

@@ -21,8 +21,10 @@ from typing import Any
 import pytest
 
 from media_server.cli import main
+from media_server.engine_set import EngineSet
 from pipeline import engines, model_download, model_hub, models
 from pipeline.engines import choose
+from pipeline.errors import EngineUnavailable
 from pipeline.model_hub import readable
 
 from .hub_server import Hub, black_hole, serving_in_thread
@@ -371,6 +373,23 @@ def test_offline_is_passed_on_and_nobody_is_asked(whisper: Path, tmp_path: Path)
     assert "stt pocketsphinx: " in lines
     assert "`vocal-node models fetch faster_whisper`" in lines
     assert hub.asked == []
+
+
+def test_nobody_waits_in_a_call_for_a_download(whisper: Path) -> None:
+    hub = Hub.of(BASE, whisper)
+
+    async def use(url: str) -> None:
+        async with EngineSet({"stt": "scripted", "llm": "echo", "tts": "tone"}, settings(url)) as source:
+            with pytest.raises(EngineUnavailable, match="`vocal-node models fetch faster_whisper` brings it"):
+                await source.get("stt", "faster_whisper")
+            assert hub.asked == []
+        async with EngineSet({"stt": "faster_whisper", "llm": "echo", "tts": "tone"}, settings(url)):
+            assert len(hub.downloads("model.bin")) == 1
+        async with EngineSet({"stt": "scripted", "llm": "echo", "tts": "tone"}, settings(url)) as source:
+            assert (await source.get("stt", "faster_whisper")).name == "faster_whisper"
+
+    with serving_in_thread(hub) as url:
+        asyncio.run(use(url))
 
 
 def test_a_server_that_is_ended_does_not_wait_for_a_download(

@@ -233,6 +233,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _models(args: argparse.Namespace) -> int:
     from pipeline.errors import EngineUnavailable
+    from pipeline.models import of
 
     from . import models
     from .config import ConfigError
@@ -245,7 +246,7 @@ def _models(args: argparse.Namespace) -> int:
         print(models.listing(settings, as_json=args.json))
         return 0
     try:
-        model = models.wanted(args.engine, args.model, settings)
+        model = of(args.engine, args.model, settings)
     except EngineUnavailable as error:
         return _fail(f"models fetch needs {error}", 2)
     try:

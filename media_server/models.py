@@ -67,11 +67,6 @@ def _as_text(one: Listed) -> str:
     return "\n".join(lines)
 
 
-def wanted(engine: str, name: str, settings: Settings) -> Model:
-    """Return an engine's model; without a ``name`` the one that the settings name. Raises EngineUnavailable."""
-    return models.of(engine, name, settings)
-
-
 def fetch(model: Model, settings: Settings, *, accept: bool) -> Path:
     """Return where the model is, once all of it is. Blocks; tells on stderr how far it is, and how to use it.
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 
 from .agents import Agent
-from .engines import Engines
+from .engines import Engines, prepare
 from .events import (
     EngineFailed,
     Event,
@@ -59,6 +59,11 @@ class Answering:
     def idle(self) -> bool:
         """Whether there is no reply, not even a prepared one."""
         return self._reply is None
+
+    def expect(self) -> None:
+        """The caller has begun to speak: let engines elsewhere connect until there is something to ask."""
+        for engine in (self._engines.llm, self._engines.tts):
+            prepare(engine)
 
     def prepare(self, user: str) -> Reply:
         """Start an answer to ``user``, held; nothing of it shows until it is released."""

@@ -23,7 +23,7 @@ from .errors import EngineError, EngineUnavailable, NotOffered
 from .remote_errors import Dropped
 
 if TYPE_CHECKING:
-    import httpx
+    from .cloud_transport import WarmPool
 
 INSTALL = "pip install vocal-node[cloud]"
 CONNECT_S = 5.0
@@ -162,14 +162,14 @@ def code_of(body: object) -> str:
     return next((code for code in codes if isinstance(code, str) and CODE.fullmatch(code)), "")
 
 
-def connections(timeout_s: float) -> httpx.AsyncClient:
-    """Return a pool that keeps connections warm. Blocks: it reads certificates (50 ms) and imports libraries.
+def connections(timeout_s: float, url: str) -> WarmPool:
+    """Return a pool that keeps connections to ``url`` warm. Blocks: reads certificates (50 ms), imports libraries.
 
     Redirects are not followed: they would take the key to another host.
     """
     import httpx
 
-    from .cloud_transport import PatientTransport
+    from .cloud_transport import PatientTransport, WarmPool
 
     for put_off in PUT_OFF:
         with suppress(ImportError):
@@ -183,7 +183,7 @@ def connections(timeout_s: float) -> httpx.AsyncClient:
     # Not its argument ``transport``, with which it would take no proxy from the environment.
     client._transport = PatientTransport(client._transport)
     client._mounts = {place: PatientTransport(proxy) if proxy else None for place, proxy in client._mounts.items()}
-    return client
+    return WarmPool(client, url)
 
 
 async def unwind(iterator: AsyncIterator[object]) -> None:

@@ -259,6 +259,13 @@ def voice_makers() -> list[str]:
     return [name for name in names("tts") if getattr(module("tts", name), "MAKES_VOICES", False)]
 
 
+def prepare(engine: object) -> None:
+    """Let an engine that asks others (its ``prepare``) connect before it is asked. Does not block, raises nothing."""
+    preparer = getattr(engine, "prepare", None)
+    if preparer is not None:
+        preparer()
+
+
 def close(engine: object) -> None:
     """Join the threads an engine owns, if any; blocks while they finish their current step. Idempotent."""
     closer = getattr(engine, "close", None)

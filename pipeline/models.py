@@ -131,7 +131,7 @@ def all_engines() -> Iterator[tuple[Kind, str]]:
 
 
 def of(engine: str, name: str, settings: Settings) -> Model:
-    """Return the model that an engine would run, or another one of its. Raises EngineUnavailable."""
+    """Return an engine's model; without a ``name`` the one that the settings name. Raises EngineUnavailable."""
     kinds = {engine: kind for kind, engine in all_engines()}
     if engine not in kinds:
         raise EngineUnavailable(f"an engine that loads models ({', '.join(kinds)}), not {engine!r:.100}")

@@ -95,6 +95,7 @@ class Session:
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     async def __aenter__(self) -> Self:
+        self.answering.expect()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -178,6 +179,7 @@ class Session:
     def _speech(self, event: SpeechStarted | SpeechEnded) -> None:
         self._emit(event)
         if isinstance(event, SpeechStarted):
+            self.answering.expect()
             self._act(self._turn_taking.speech_started(event.at_samples))
         else:
             self._act(self._turn_taking.speech_ended(event.at_samples))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,11 @@ from pipeline.engines import Engines, Kind, aclose, load
 from pipeline.events import EngineFailed, Event, ReplyFinished, ReplyInterrupted
 from pipeline.playout import Playout
 from pipeline.session import Session
+from pipeline.tasks import cancel_and_wait
 
 from .fakes import LoudnessDetector
+from .rtc import until
+from .script import SILENCE, SPEECH
 from .vendors import (
     KEY,
     CartesiaSocket,
@@ -68,6 +72,11 @@ async def half_and_stall(request: web.Request) -> web.StreamResponse:
     response = await begin(request, "audio/pcm" if speech else "text/event-stream")
     await response.write(SOUND if speech else delta(content="This is the beginning, "))
     return await stall(request)
+
+
+async def one_frame(request: web.Request) -> web.StreamResponse:
+    """Speak any text in 200 ms."""
+    return web.Response(body=SOUND, content_type="audio/pcm")
 
 
 async def rubbish(request: web.Request) -> web.StreamResponse:
@@ -148,6 +157,50 @@ class Caller:
         self.session.push_text(text)
         return await self._ends.get()
 
+    async def say(self) -> Event:
+        """Speak for 0.6 s, and return how the answer ended."""
+        for pcm in [SPEECH] * 30 + [SILENCE] * 60:
+            self.session.push_audio(pcm)
+            await asyncio.sleep(0.001)
+        return await self._ends.get()
+
+
+@asynccontextmanager
+async def calling(kind: Kind, name: str, url: str) -> AsyncIterator[tuple[Caller, Session]]:
+    """Be in a call whose engine of this kind is the vendor's, and all else stand-ins."""
+    settings = {
+        f"{name.upper()}_API_KEY": KEY,
+        f"{name.upper()}_BASE_URL": url,
+        f"VOCAL_{name.upper()}_TIMEOUT_S": "0.3",
+        "VOCAL_TONE_CHARACTER_MS": "5",
+    }
+    engine = await created(kind, name, settings)
+    stand_in: tuple[Kind, str] = ("tts", "tone") if kind == "llm" else ("llm", "echo")
+    parts = {kind: engine, stand_in[0]: load(*stand_in, settings)}
+    engines = Engines(LoudnessDetector(), load("stt", "scripted", {}), parts["llm"], parts["tts"])
+    async with Session(Agent("a", "A"), engines, Playout(AudioFormat(24_000))) as session:
+        caller = Caller(session)
+        listening = asyncio.create_task(caller.listen())
+        try:
+            yield caller, session
+        finally:
+            await cancel_and_wait(listening)
+    await aclose(engine)
+
+
+@pytest.mark.parametrize(("kind", "name", "well"), [("llm", "groq", saying("Well.")), ("tts", "elevenlabs", one_frame)])
+def test_a_connection_is_there_when_the_caller_has_spoken(kind: Kind, name: str, well: Script) -> None:
+    async def main() -> None:
+        vendor = HttpVendor(well)
+        async with serving(vendor.handle) as url, calling(kind, name, url) as (caller, _):
+            await until(lambda: len(vendor.met) == 1)  # the call has begun
+            for times in (1, 2, 3):
+                assert isinstance(await caller.say(), ReplyFinished)
+                assert len(vendor.asked) == times
+        assert {asked.peer for asked in vendor.asked} <= set(vendor.met)
+
+    run(main())
+
 
 @pytest.mark.parametrize("fault", HTTP_FAULTS)
 @pytest.mark.parametrize(("kind", "name"), VENDORS)
@@ -155,32 +208,16 @@ def test_the_call_outlives_its_vendor_s_fault(kind: Kind, name: str, fault: str)
     vendor, handle, words = vendor_of(name, fault)
 
     async def main() -> None:
-        async with serving(handle) as url:
-            settings = {
-                f"{name.upper()}_API_KEY": KEY,
-                f"{name.upper()}_BASE_URL": url,
-                f"VOCAL_{name.upper()}_TIMEOUT_S": "0.3",
-                "VOCAL_TONE_CHARACTER_MS": "5",
-            }
-            engine = await created(kind, name, settings)
-            stand_in: tuple[Kind, str] = ("tts", "tone") if kind == "llm" else ("llm", "echo")
-            parts = {kind: engine, stand_in[0]: load(*stand_in, settings)}
-            engines = Engines(LoudnessDetector(), load("stt", "scripted", {}), parts["llm"], parts["tts"])
-            async with Session(Agent("a", "A"), engines, Playout(AudioFormat(24_000))) as session:
-                caller = Caller(session)
-                listening = asyncio.create_task(caller.listen())
-                failed = await caller.ask("Tell me.")
-                assert isinstance(failed, EngineFailed)
-                assert failed.stage == kind and words in failed.error and failed.reply is not None
-                assert failed.error.startswith(f"{kind} {name}: ")
-                vendor.fault = None
-                heard_before = caller.heard_samples
-                assert isinstance(await caller.ask("Again."), ReplyFinished)
-                assert caller.heard_samples - heard_before > 1_000
-                asked, answered = session.history.messages[-2:]
-                assert asked.text.endswith("Again.") and answered.role == "assistant"
-                listening.cancel()
-                await asyncio.gather(listening, return_exceptions=True)
-            await aclose(engine)
+        async with serving(handle) as url, calling(kind, name, url) as (caller, session):
+            failed = await caller.ask("Tell me.")
+            assert isinstance(failed, EngineFailed)
+            assert failed.stage == kind and words in failed.error and failed.reply is not None
+            assert failed.error.startswith(f"{kind} {name}: ")
+            vendor.fault = None
+            heard_before = caller.heard_samples
+            assert isinstance(await caller.ask("Again."), ReplyFinished)
+            assert caller.heard_samples - heard_before > 1_000
+            asked, answered = session.history.messages[-2:]
+            assert asked.text.endswith("Again.") and answered.role == "assistant"
 
     run(main())

@@ -97,16 +97,24 @@ async def nothing_is_ended_by_the_garbage_collector() -> None:
 
 @dataclass
 class HttpVendor:
-    """Answers each request with ``script``; remembers what was asked and whether a client left before the end."""
+    """Answers each request with ``script``; remembers what was asked and whether a client left before the end.
+
+    ``met`` are the connections that were made before there was anything to ask.
+    """
 
     script: Script
     asked: list[Asked] = field(default_factory=list)
+    met: list[tuple[str, int]] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         assert request.transport is not None
         peer = request.transport.get_extra_info("peername")
+        if request.method == "HEAD":
+            assert not {"authorization", "xi-api-key"} & {name.lower() for name in request.headers}
+            self.met.append(tuple(peer))
+            return web.Response(status=405)
         body = await request.json()
         self.asked.append(
             Asked(request.method, request.path, dict(request.query), dict(request.headers), body, tuple(peer))

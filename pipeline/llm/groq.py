@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from groq import AsyncGroq, AsyncStream
     from groq.types.chat import ChatCompletionChunk
 
+    from pipeline.cloud_transport import WarmPool
+
 GROQ = Vendor(
     engine="llm groq",
     name="Groq",
@@ -52,7 +54,9 @@ REASONING: Mapping[str, Mapping[str, Any]] = {
 class GroqLanguageModel:
     """One pool of connections for all sessions; ``request`` is what every request has besides its messages."""
 
-    def __init__(self, client: AsyncGroq, request: Mapping[str, Any], timeout_s: float) -> None:
+    def __init__(self, client: AsyncGroq, pool: WarmPool, request: Mapping[str, Any], timeout_s: float) -> None:
+        self.prepare = pool.prepare
+        self._pool = pool
         self._client = client
         self._completions = client.chat.completions  # imported now: the SDK puts that off to the first request
         self._request = dict(request)
@@ -60,7 +64,7 @@ class GroqLanguageModel:
 
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""
-        await self._client.close()
+        await self._pool.aclose()
 
     def complete(self, messages: Sequence[Message]) -> AsyncIterator[str]:
         """Yield what the model says, never what it thinks. Closing ends the request.
@@ -129,10 +133,11 @@ def create(settings: Settings) -> GroqLanguageModel:
     from groq import AsyncGroq
 
     # No retries of the SDK's: it would sleep through a Retry-After of up to a minute while the caller waits.
-    client = AsyncGroq(api_key=key, base_url=url, max_retries=0, http_client=connections(timeout_s))
+    pool = connections(timeout_s, url)
+    client = AsyncGroq(api_key=key, base_url=url, max_retries=0, http_client=pool.client)
     # It would look the platform up for a header, with its first request, on the loop's default executor.
     client._platform = "Unknown"
-    return GroqLanguageModel(client, request, timeout_s)
+    return GroqLanguageModel(client, pool, request, timeout_s)
 
 
 def _model(settings: Settings) -> str:

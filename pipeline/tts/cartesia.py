@@ -98,6 +98,10 @@ class CartesiaTextToSpeech:
         await self._contexts.aclose()
         await self._client.close()
 
+    def prepare(self) -> None:
+        """See `engines.prepare`."""
+        self._contexts.prepare()
+
     def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
         """Yield sound as it comes; closing cancels it at Cartesia. Speeds beyond 0.6 to 1.5 are brought within.
 

@@ -29,9 +29,10 @@ from pipeline.tasks import closing
 from ._elevenlabs_voices import ElevenLabsVoices
 
 if TYPE_CHECKING:
-    import httpx
     from elevenlabs.client import AsyncElevenLabs
     from elevenlabs.core.http_response import AsyncHttpResponse
+
+    from pipeline.cloud_transport import WarmPool
 
 ELEVENLABS = Vendor(
     engine="tts elevenlabs",
@@ -93,7 +94,7 @@ class ElevenLabsTextToSpeech:
     rate_hz = VOICE_RATE_HZ
 
     def __init__(
-        self, client: AsyncElevenLabs, pool: httpx.AsyncClient, url: str, voice: str, model: str, timeout_s: float
+        self, client: AsyncElevenLabs, pool: WarmPool, url: str, voice: str, model: str, timeout_s: float
     ) -> None:
         self.stitching: tuple[str, ...] = () if model.startswith(UNSTITCHED) else STITCHING
         self.voice_maker = ElevenLabsVoices(ELEVENLABS, client, url)
@@ -107,6 +108,10 @@ class ElevenLabsTextToSpeech:
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""
         await self._pool.aclose()
+
+    def prepare(self) -> None:
+        """See `engines.prepare`."""
+        self._pool.prepare()
 
     def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
         """Yield sound as it comes; closing ends the request. Speeds beyond 0.7 to 1.2 are brought within.
@@ -258,8 +263,8 @@ def create(settings: Settings) -> ElevenLabsTextToSpeech:
     timeout_s = number(settings, "VOCAL_ELEVENLABS_TIMEOUT_S", TIMEOUT_S, least=0.1)
     from elevenlabs.client import AsyncElevenLabs
 
-    pool = connections(timeout_s)
-    client = AsyncElevenLabs(api_key=key, base_url=url, httpx_client=pool, timeout=None)  # None: the pool's own
+    pool = connections(timeout_s, url)
+    client = AsyncElevenLabs(api_key=key, base_url=url, httpx_client=pool.client, timeout=None)  # None: the pool's own
     voice = default_voice(settings, "VOCAL_ELEVENLABS_VOICE", VOICE)
     return ElevenLabsTextToSpeech(client, pool, url, voice, _model(settings), timeout_s)
 

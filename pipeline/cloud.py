@@ -171,9 +171,7 @@ def connections(timeout_s: float, url: str) -> WarmPool:
 
     from .cloud_transport import PatientTransport, WarmPool
 
-    for put_off in PUT_OFF:
-        with suppress(ImportError):
-            importlib.import_module(put_off)
+    import_put_off()
     client = httpx.AsyncClient(
         timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
         limits=httpx.Limits(
@@ -184,6 +182,13 @@ def connections(timeout_s: float, url: str) -> WarmPool:
     client._transport = PatientTransport(client._transport)
     client._mounts = {place: PatientTransport(proxy) if proxy else None for place, proxy in client._mounts.items()}
     return WarmPool(client, url)
+
+
+def import_put_off() -> None:
+    """Import what httpx would import with its first request. Blocks."""
+    for put_off in PUT_OFF:
+        with suppress(ImportError):
+            importlib.import_module(put_off)
 
 
 async def unwind(iterator: AsyncIterator[object]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Literal
 
 from .events import Message
@@ -19,9 +19,9 @@ NAMED_IN_CHARS = 2_048
 
 _CAPITAL = f"[A-Z{''.join(char for char in map(chr, range(0xC0, 0x530)) if char.isupper())}]"
 """Of Latin, Greek and Cyrillic."""
-_WORD = rf"(?!I\b){_CAPITAL}[\w'’-]*\w"
-_NAME = re.compile(rf"(?<=[^\s.!?:;…\"'(\[{{*#-] ){_WORD}(?: {_WORD})*")
-"""Words with a capital letter that no sentence begins with; several in a row are one name."""
+_WORD = rf"(?!I\b){_CAPITAL}[\w'’-]{{0,28}}\w\b"
+_NAME = re.compile(rf"(?<=[^\s.!?:;…\"'(\[{{*#-] ){_WORD}(?: {_WORD}){{0,3}}")
+"""Words with a capital letter that no sentence begins with; up to four in a row are one name."""
 
 
 class History:
@@ -30,6 +30,7 @@ class History:
     def __init__(self, system_prompt: str, max_messages: int = MAX_MESSAGES) -> None:
         self._system = Message("system", system_prompt)
         self._given_names = list(_names_in(system_prompt))
+        self._said_names: deque[str] = deque(maxlen=4 * MAX_NAMES)
         self._messages: list[Message] = []
         self._max_messages = max_messages
 
@@ -47,10 +48,8 @@ class History:
 
         Only what was written is trusted with their spelling: the agent's words and its system prompt.
         """
-        said = (m.text for m in reversed(self._messages) if m.role == "assistant")
-        latest_first = (name for text in said for name in reversed(list(_names_in(text))))
-        found = dict.fromkeys([*islice(latest_first, 4 * MAX_NAMES), *reversed(self._given_names)])
-        return list(found)[MAX_NAMES - 1 :: -1]
+        latest_first = dict.fromkeys([*reversed(self._said_names), *reversed(self._given_names)])
+        return list(latest_first)[MAX_NAMES - 1 :: -1]
 
     def commit_user(self, text: str) -> None:
         """Add the caller's words; joined to their last ones if the agent was not heard in between."""
@@ -60,6 +59,7 @@ class History:
         """Add what was heard of a reply; nothing if nothing was."""
         if text:
             self._commit(Message("assistant", text))
+            self._said_names.extend(_names_in(text))
 
     def _commit(self, message: Message) -> None:
         self._messages = _joined(self._messages, message)[-self._max_messages :]

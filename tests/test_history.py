@@ -56,6 +56,14 @@ def test_names_are_written_with_a_capital_where_no_sentence_begins(text: str, na
     assert History(text).names() == names
 
 
+def test_whoever_shouts_names_nobody_at_length() -> None:
+    history = History("be kind")
+    for i in range(40):
+        history.commit_user("what?")
+        history.commit_heard(f"no {' '.join(['WHAT', 'A', f'NICE{i}', 'DAY', 'X' * 500] * 100)}")
+    assert 0 < len(", ".join(history.names())) < 4_096, "which is what a service of ours takes"
+
+
 def test_names_are_those_the_agent_knows_and_said_the_latest_last() -> None:
     history = History("You are Ada, at Acme Dental.")
     history.commit_user("my name is Greys Hoper")  # as it was misheard

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pipeline.cloud import PUT_OFF, Vendor
+from pipeline.cloud import Vendor, import_put_off
 from pipeline.cloud_voices import FORGET_S, MAKE_S, NAME_CHARACTERS, asking, checked_id, is_gone, refusal
 
 if TYPE_CHECKING:
@@ -19,9 +17,7 @@ class CartesiaVoices:
     def __init__(self, vendor: Vendor, client: AsyncCartesia) -> None:
         once = client.with_options(max_retries=0)
         once._platform = "Unknown"  # as in the engine: looking it up reads files
-        for put_off in PUT_OFF:
-            with suppress(ImportError):
-                importlib.import_module(put_off)
+        import_put_off()
         self._vendor = vendor
         self._voices = once.voices  # imported now: the SDK puts that off to the first request
         self._url = str(client.base_url)

@@ -208,10 +208,11 @@ class Peer:
             self.link.attach(channel)
 
     def _tell(self, event: Event) -> None:
-        if self.link is not None:
-            self.link.tell(event)
         if isinstance(event, SessionClosed):
             self.end("session closed")
+            event = SessionClosed(self.reason)  # only here it is known who ended the call, and why
+        if self.link is not None:
+            self.link.tell(event)
 
     def _state_changed(self) -> None:
         match self._connection.connectionState:

@@ -106,8 +106,8 @@ class Rtvi:
                 return self._failed(event)
             case TurnMeasured():
                 return self._measured(event)
-            case SessionClosed():
-                return [peer_left()]
+            case SessionClosed(reason):
+                return [peer_left(reason)]
             case _:
                 assert_never(event)
 
@@ -221,9 +221,12 @@ class Rtvi:
         return [self._error_response(ready.id, warning), bot_ready]
 
 
-def peer_left() -> str:
-    """SmallWebRTC's farewell: the client's ``onBotDisconnected`` fires at once, not when ICE notices."""
-    return json.dumps({"type": "signalling", "message": {"type": "peerLeft"}})
+def peer_left(reason: str) -> str:
+    """SmallWebRTC's farewell: the client's ``onBotDisconnected`` fires at once, not when ICE notices.
+
+    ``reason`` is our addition: after "server closed" another server may carry on.
+    """
+    return json.dumps({"type": "signalling", "message": {"type": "peerLeft", "reason": reason}})
 
 
 def ttfb_metrics(event: TurnMeasured) -> list[dict[str, Any]]:

@@ -35,6 +35,9 @@ READY = "Vocal Node is ready: "
 WAIT_MS = 30_000
 """How long anything in the page may take before a test gives up; a loaded machine needs a part of it."""
 
+STAND_INS = {"VOCAL_STT": "scripted", "VOCAL_LLM": "echo", "VOCAL_TTS": "tone"}
+"""Engines that take no time and understand nothing."""
+
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -105,12 +108,12 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, **settings: str) -> Iterator[Server]:
+def serving(folder: Path, *, port: int = 0, **settings: str) -> Iterator[Server]:
     """Run ``vocal-node serve`` with these variables, none of the developer's own, until the block ends."""
     mine = {k: v for k, v in os.environ.items() if not (k.startswith("VOCAL_") or k.endswith(("_API_KEY", "_proxy")))}
     ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "VOCAL_DATA_DIR": str(folder), "VOCAL_OFFLINE": "1"}
     environment = mine | ours | settings
-    command = [sys.executable, "-m", "media_server", "serve", "--host", "127.0.0.1", "--port", "0"]
+    command = [sys.executable, "-m", "media_server", "serve", "--host", "127.0.0.1", "--port", str(port)]
     log = folder / "server.log"
     with (
         log.open("w") as errors,
@@ -164,7 +167,7 @@ class Tab:
     def check_clean(self, *expected: str) -> None:
         """Assert that the console was silent but for lines with one of these words, and that the policy held."""
         unexpected = [line for line in self.complaints if not any(word in line for word in expected)]
-        assert unexpected == []
+        assert not unexpected, "\n".join(unexpected)
         assert self.page.evaluate("window.violations") == []
 
 
@@ -198,6 +201,15 @@ def browsing(
             yield _watched(context)
         finally:
             context.close()
+
+
+def answered_after(tab: Tab, typed: str) -> None:
+    """Type this, and wait until it is answered."""
+    before = tab.page.locator("#captions li[data-role=agent][data-state=done]").count()
+    tab.page.fill("#text", typed)
+    tab.page.press("#text", "Enter")
+    done = "(n) => document.querySelectorAll('#captions li[data-role=agent][data-state=done]').length > n"
+    tab.wait_for(done, before)
 
 
 def ends(server: Server) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tests.browser import (
     WAIT_MS,
     Server,
     Tab,
+    answered_after,
     browsing,
     ends,
     recording,
@@ -20,10 +20,8 @@ from tests.browser import (
     words_of,
     write_microphone,
 )
-from tests.canary import KEY
 
 EMBEDDED = {"VOCAL_STT": "pocketsphinx", "VOCAL_LLM": "eliza", "VOCAL_TTS": "espeak", "VOCAL_TURN": "silence"}
-STAND_INS = {"VOCAL_STT": "scripted", "VOCAL_LLM": "echo", "VOCAL_TTS": "tone"}
 SAID = "austen-0880"
 
 LONG_ANSWER = " ".join(
@@ -49,6 +47,7 @@ METER = """() => {
 }"""
 
 AUDIBLE = 0.01
+INTERRUPTIONS = 3
 
 Levels = list[tuple[float, float, float]]
 
@@ -83,13 +82,13 @@ def test_speech_is_written_down_and_answered_aloud(server: Server, speaking: Pat
         tab.start()
         tab.page.evaluate(METER)
         assert server.metric("vocal_sessions_active") == 1
-        tab.wait_for("() => document.querySelector('#latency-stages li')")
+        tab.wait_for("() => document.querySelector('#turns .stages li')")
         # It is said again and again: an utterance that a busy machine garbles is followed by another.
         tab.wait_for(MOST_WORDS, words_of(SAID), timeout_ms=2 * WAIT_MS)
         tab.wait_for(f"() => levels.filter(([, , agent]) => agent > {AUDIBLE}).length > 25")
         answered = tab.captions("agent")
         assert len(" ".join(answered).split()) >= 2, answered
-        assert tab.page.locator("#latency-total").inner_text().endswith((" ms", " s"))
+        assert tab.page.locator("#latency-median").inner_text().endswith((" ms", " s"))
         tab.page.click("#call")
         tab.page.wait_for_selector("body[data-phase=idle]")
         assert tab.page.evaluate("microphone.getTracks().every((track) => track.readyState === 'ended')")
@@ -121,35 +120,43 @@ def test_speaking_again_cuts_the_agent_off(speaking: Path, tmp_path: Path) -> No
         tab.open(server.url)
         tab.start()
         tab.page.evaluate(METER)
-        cut = tab.page.locator("#captions li[data-role=agent] .cut:not([hidden])").first
-        cut.wait_for(timeout=WAIT_MS)
+        cut = tab.page.locator("#captions li[data-role=agent] .cut:not([hidden])")
+        cut.nth(INTERRUPTIONS - 1).wait_for(timeout=2 * WAIT_MS)
         tab.page.wait_for_timeout(1500)
         levels = measured(tab)
         heard = tab.page.locator("#captions li[data-role=agent]:has(.cut:not([hidden])) .said").first.inner_text()
-        rest = cut.inner_text()
+        rest = cut.first.inner_text()
+        assert "interrupted" in tab.page.locator("#turns .turn").last.inner_text()
         tab.check_clean()
     assert heard, "the agent was heard before it was cut off"
     assert rest, "and what it was about to say is shown as cut"
     assert LONG_ANSWER.startswith(f"{heard} {rest.removesuffix('…').strip()}")
     assert not LONG_ANSWER.endswith(heard)
-    began_ms, silent_ms = interruption(levels)
-    assert silent_ms - began_ms < 2_500, f"silent {silent_ms - began_ms:.0f} ms after the caller began"
+    took_ms = interruptions(levels)
+    # From the caller's first sound in the page to the agent's last. A machine that does other things as well may
+    # stumble once; what it can do is seen in the best of them.
+    assert min(took_ms) < 200, took_ms
+    assert max(took_ms) < 1_500, took_ms
 
 
-def interruption(levels: Levels) -> tuple[float, float]:
-    """Return when the caller spoke into the agent's speech, and when the agent had fallen silent for 400 ms."""
+def interruptions(levels: Levels) -> list[float]:
+    """Return, for each time that the caller spoke into the agent's speech, after how many ms it had fallen silent."""
     window = 20
-    began = next(
-        i
-        for i in range(window, len(levels))
-        if levels[i][1] > AUDIBLE and max(agent for _, _, agent in levels[i - window : i]) > AUDIBLE
-    )
-    silent = next(
-        i
-        for i in range(began, len(levels) - window)
-        if max(agent for _, _, agent in levels[i : i + window]) < AUDIBLE / 4
-    )
-    return levels[began][0], levels[silent][0]
+    took_ms = []
+    at = window
+    while at < len(levels) - window:
+        was_speaking = max(agent for _, _, agent in levels[at - window : at]) > AUDIBLE
+        was_quiet = max(caller for _, caller, _ in levels[at - window : at]) < AUDIBLE
+        if not (was_speaking and was_quiet and levels[at][1] > AUDIBLE):
+            at += 1
+            continue
+        quiet = range(at, len(levels) - window)
+        silent = next((i for i in quiet if max(agent for *_, agent in levels[i : i + window]) < AUDIBLE / 4), None)
+        if silent is None:
+            break
+        took_ms.append(levels[silent][0] - levels[at][0])
+        at = silent + window
+    return took_ms
 
 
 def test_typed_words_are_answered_and_markup_stays_text(server: Server, tmp_path: Path) -> None:
@@ -187,85 +194,46 @@ def test_a_muted_caller_is_not_heard(server: Server, speaking: Path, tmp_path: P
         tab.check_clean()
 
 
-def test_no_ghost_call_after_cancel_double_click_or_leaving(server: Server, tmp_path: Path) -> None:
+def test_push_to_talk_is_heard_while_the_space_bar_is_held(server: Server, speaking: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path, speaking, loop=True) as tab:
+        tab.open(server.url)
+        tab.page.click("#options summary")
+        tab.page.check("#push-to-talk")
+        tab.start()
+        assert tab.page.is_hidden("#mute")
+        assert tab.page.inner_text("#status") == "Hold the space bar to talk"
+        tab.page.evaluate(METER)
+        tab.page.wait_for_timeout(8_500)
+        assert max(caller for _, caller, _ in measured(tab)) < 0.001, "who does not press is not heard"
+        assert tab.captions("caller") == []
+        tab.page.keyboard.down("Space")
+        assert tab.page.get_attribute("#press", "aria-pressed") == "true"
+        tab.wait_for(MOST_WORDS, words_of(SAID), timeout_ms=2 * WAIT_MS)
+        assert tab.captions("agent") == [], "no pause ends the turn while the button is held"
+        tab.page.keyboard.up("Space")
+        tab.wait_for("() => document.querySelector('#captions li[data-role=agent][data-state=done]')")
+        tab.page.reload()
+        assert tab.page.is_checked("#push-to-talk"), "and it is remembered"
+        wait_until_nobody_is_left(tab, server)
+        tab.check_clean()
+
+
+def test_microphone_and_speaker_are_chosen_and_remembered(server: Server, tmp_path: Path) -> None:
     quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
     with browsing(tmp_path, quiet) as tab:
         tab.open(server.url)
-        wait_until_nobody_is_left(tab, server)
-        earlier = len(ends(server))
-        for pause_ms in (0, 30, 100, 250, 500):
-            tab.page.click("#call")
-            tab.page.wait_for_timeout(pause_ms)
-            tab.page.click("#call")
-            assert tab.page.get_attribute("body", "data-phase") == "idle"
-        tab.page.dblclick("#call")
-        assert tab.page.get_attribute("body", "data-phase") == "idle"
-        wait_until_nobody_is_left(tab, server)
         tab.start()
-        assert server.metric("vocal_sessions_active") == 1
-        tab.page.goto("about:blank")
-        wait_until_nobody_is_left(tab, server)
-        assert set(ends(server)[earlier:]) == {"hung up"}, (
-            "the page said so each time; the server did not have to find out"
-        )
-
-
-def test_a_refused_call_says_why(tmp_path: Path) -> None:
-    quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
-    with (
-        serving(tmp_path, VOCAL_API_KEYS=KEY, VOCAL_MAX_SESSIONS="1", **STAND_INS) as server,
-        browsing(tmp_path, quiet) as tab,
-    ):
-        tab.open(server.url)
-        tab.page.click("#call")
-        tab.page.wait_for_selector("#key", timeout=WAIT_MS)
-        assert "API key" in tab.page.inner_text("#alert")
-        tab.page.fill("#key", "wrong")
-        tab.page.press("#key", "Enter")
-        tab.wait_for("() => document.getElementById('alert').textContent.includes('does not know')")
-        tab.page.fill("#key", KEY)
-        tab.page.press("#key", "Enter")
-        tab.page.wait_for_selector("body[data-phase=connected]", timeout=WAIT_MS)
-        second = tab.page.context.new_page()
-        second.goto(server.url)
-        second.evaluate(f"sessionStorage.setItem('vocal-node-key', '{KEY}')")
-        second.click("#call")
-        second.wait_for_selector("#alert:not([hidden])", timeout=WAIT_MS)
-        assert "busy. Try again in" in second.inner_text("#alert")
-        assert second.get_attribute("body", "data-phase") == "idle"
-        tab.check_clean("status of 401", "status of 503")
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [(signal.SIGTERM, "The server ended the call"), (signal.SIGKILL, "The connection was lost")],
-    ids=["stops", "dies"],
-)
-def test_the_page_says_that_the_server_is_gone(tmp_path: Path, how: signal.Signals, words: str) -> None:
-    quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
-    with serving(tmp_path, VOCAL_DRAIN_S="0", **STAND_INS) as server, browsing(tmp_path, quiet) as tab:
-        tab.open(server.url)
+        tab.page.click("#options summary")
+        tab.wait_for("() => document.querySelectorAll('#microphone option').length > 1")
+        labels = tab.page.locator("#microphone option").all_inner_texts()
+        tab.page.select_option("#microphone", index=1)
+        tab.wait_for("(label) => window.microphone.getAudioTracks()[0].label === label", labels[1])
+        tab.page.select_option("#speaker", index=1)
+        tab.wait_for("() => voice.sinkId === document.getElementById('speaker').value && voice.sinkId !== ''")
+        answered_after(tab, "hello")
+        chosen = [tab.page.input_value(f"#{name}") for name in ("microphone", "speaker")]
+        tab.page.reload()
         tab.start()
-        server.process.send_signal(how)
-        tab.page.wait_for_selector("body[data-phase=idle]", timeout=WAIT_MS)
-        assert words in tab.page.inner_text("#alert")
-        server.process.wait(timeout=20)
-        tab.page.click("#call")
-        tab.wait_for("() => document.getElementById('alert').textContent.includes('cannot be reached')")
-        tab.check_clean("ERR_CONNECTION_REFUSED")
-
-
-@pytest.mark.parametrize(
-    ("there", "words"),
-    [(False, "No microphone was found"), (True, "The microphone is blocked")],
-    ids=["none", "denied"],
-)
-def test_a_missing_microphone_is_explained(server: Server, tmp_path: Path, there: bool, words: str) -> None:
-    quiet = write_microphone(tmp_path / "quiet.wav", 5.0) if there else None
-    with browsing(tmp_path, quiet, allowed=not there) as tab:
-        tab.open(server.url)
-        tab.page.click("#call")
-        tab.page.wait_for_selector("#alert:not([hidden])", timeout=WAIT_MS)
-        assert words in tab.page.inner_text("#alert")
-        assert server.metric("vocal_sessions_active") == 0
+        assert [tab.page.input_value(f"#{name}") for name in ("microphone", "speaker")] == chosen
+        assert tab.page.evaluate("voice.sinkId") == chosen[1]
         tab.check_clean()

@@ -92,7 +92,7 @@ def test_what_was_cut_is_what_comes_after_what_was_heard(tab: Tab, planned: str,
 def test_a_stage_begins_where_what_it_waits_for_was_there(tab: Tab) -> None:
     turn = {"endpoint_ms": 400, "stt_ms": 180, "ttft_ms": 200, "first_clause_ms": None, "ttfb_ms": 260}
     turn["first_audio_ms"] = 410
-    stages = tab.page.evaluate("async (turn) => (await import('/static/latency.js')).stages(turn)", turn)
+    stages = tab.page.evaluate("async (turn) => (await import('/static/waterfall.js')).stages(turn)", turn)
     assert [(s["fromMs"], s["toMs"]) for s in stages] == [(0, 400), (0, 180), (180, 200), (180, 260), (400, 410)]
 
 
@@ -104,37 +104,128 @@ def test_rubbish_is_no_message(tab: Tab, rubbish: object) -> None:
 
 
 END_WHILE_CONNECTING = """async () => {
-  const { Call } = await import("/static/call.js");
+  const { WebRtcCall } = await import("/static/webrtc.js");
   const told = [], answers = [];
   const listener = new Proxy({}, { get: (_, name) => () => told.push(name) });
   const peer = new RTCPeerConnection();
-  const real = { fetch: window.fetch, RTCPeerConnection, getUserMedia: navigator.mediaDevices.getUserMedia };
+  const real = { fetch: window.fetch, RTCPeerConnection };
   window.RTCPeerConnection = function () { return peer; };
   peer.setRemoteDescription = async () => {};
-  navigator.mediaDevices.getUserMedia = async () => new AudioContext().createMediaStreamDestination().stream;
   window.fetch = (path, { method }) => new Promise((resolve) => {
     const answer = () => resolve(Response.json({ pc_id: "one", sdp: "", type: "answer" }));
     method === "DELETE" ? answers.push(answer) : answer();
   });
-  const call = new Call(listener, {});
-  await call.connect();
-  call.hangUp();
+  const call = new WebRtcCall(listener, { agent: null });
+  await call.connect(new AudioContext().createMediaStreamDestination().stream);
+  call.close();
   // The server has yet to hear of it, and meanwhile the connection goes on.
   Object.defineProperty(peer, "connectionState", { value: "disconnected" });
   peer.onconnectionstatechange();
   peer.ontrack({ streams: [new MediaStream()] });
-  call.hangUp();
+  call.close();
   const closing = new Promise((resolve) => { peer.close = () => resolve(true); });
   answers.forEach((answer) => answer());
-  Object.assign(window, { fetch: real.fetch, RTCPeerConnection: real.RTCPeerConnection });
-  navigator.mediaDevices.getUserMedia = real.getUserMedia;
+  Object.assign(window, real);
   return { told, asked: answers.length, closed: await closing };
 }"""
 
 
-def test_a_call_that_has_ended_tells_the_page_nothing(tab: Tab) -> None:
+def test_a_connection_that_has_ended_tells_the_page_nothing(tab: Tab) -> None:
     done = tab.page.evaluate(END_WHILE_CONNECTING)
-    assert done == {"told": ["onMicrophone", "onEnd"], "asked": 1, "closed": True}
+    assert done == {"told": ["onEnd"], "asked": 1, "closed": True}
+
+
+SUMMARIES = """async ([now, before]) => {
+  const { sample } = await import("/static/network.js");
+  return sample(now, before, 7);
+}"""
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "expected"),
+    [
+        ({"received": 98, "lost": 2, "roundTripMs": 5}, None, {"lossPercent": 2.0, "roundTripMs": 5, "bufferMs": None}),
+        ({"received": 148, "lost": 2}, {"received": 98, "lost": 2}, {"lossPercent": 0}),
+        ({"received": 98, "lost": 2}, {"received": 98, "lost": 2}, {"lossPercent": None}),
+        ({"received": 99, "lost": 1}, {"received": 50, "lost": 2}, {"lossPercent": 0}),
+        ({"bufferedSumMs": 900, "played": 30}, {"bufferedSumMs": 500, "played": 20}, {"bufferMs": 40}),
+        ({"bufferedMs": 80}, None, {"bufferMs": 80}),
+    ],
+    ids=["first", "nothing lost since", "nothing came since", "one came late", "jitter buffer", "a buffer of ours"],
+)
+def test_a_sample_is_what_happened_between_two_summaries(
+    tab: Tab, now: dict[str, float], before: dict[str, float] | None, expected: dict[str, float | None]
+) -> None:
+    empty = {"way": "webrtc", "roundTripMs": None, "sentBytes": 0, "receivedBytes": 0}
+    found = tab.page.evaluate(SUMMARIES, [empty | now, empty | before if before else None])
+    assert found["at"] == 7
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "part", "expected"),
+    [([5], 0.95, 5), ([3, 1, 2], 0.5, 2), (list(range(100, 0, -1)), 0.95, 95), ([1, 2], 0.5, 1), ([9, 10], 0.95, 10)],
+)
+def test_a_percentile_is_one_of_the_values(tab: Tab, values: list[int], part: float, expected: int) -> None:
+    script = "async ([values, part]) => (await import('/static/waterfall.js')).percentile(values, part)"
+    assert tab.page.evaluate(script, [values, part]) == expected
+
+
+@pytest.mark.parametrize(("longest_ms", "end_ms"), [(1, 50), (417, 500), (449, 500), (500, 500), (1700, 2000)])
+def test_an_axis_ends_at_a_round_number(tab: Tab, longest_ms: int, end_ms: int) -> None:
+    script = "async (ms) => (await import('/static/waterfall.js')).axisEndMs(ms)"
+    assert tab.page.evaluate(script, longest_ms) == end_ms
+
+
+EARLY = """async (turn) => {
+  const { drawTurn } = await import("/static/waterfall.js");
+  const rows = drawTurn(turn, 500, 30).querySelectorAll(".stages li");
+  const bars = (row) => [...row.querySelectorAll(".track i:not(.endpoint)")].map((bar) => bar.className);
+  return [...rows].map((row) => [row.textContent, bars(row)]);
+}"""
+
+
+def test_work_done_before_the_end_of_the_turn_is_drawn_as_such(tab: Tab) -> None:
+    turn = {"turn": 1, "endpoint_ms": 400, "stt_ms": 280, "ttft_ms": 450, "first_clause_ms": 450, "ttfb_ms": 460}
+    rows = tab.page.evaluate(EARLY, turn | {"first_audio_ms": 470})
+    assert rows == [
+        ["End of turn400 ms", ["wait"]],
+        ["Your words280 ms, early", ["early"]],
+        ["First token450 ms", ["early", "work"]],
+        ["First clause450 ms", ["work"]],
+        ["First speech460 ms", ["work"]],
+        ["First audible470 ms", ["work"]],
+        ["At your ear, est.500 ms", ["work"]],
+    ]
+
+
+REVEAL = """async (clauses) => {
+  const { Reveal } = await import("/static/reveal.js");
+  const shown = [];
+  const reveal = new Reveal((words) => shown.push(words));
+  const whole = clauses.join(" ");
+  reveal.begin(clauses[0]);
+  const first = shown.at(-1);
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  const later = shown.at(-1);
+  reveal.begin(whole);
+  const next = shown.at(-1);
+  reveal.settle(clauses[0]);
+  const settled = shown.length;
+  await new Promise((resolve) => setTimeout(resolve, 400));
+  return { first, later, next, last: shown.at(-1), quiet: shown.length === settled };
+}"""
+
+
+def test_the_agents_words_appear_one_by_one_and_those_not_heard_disappear(tab: Tab) -> None:
+    clauses = ["One two three four five six seven eight nine ten.", "And eleven, and twelve."]
+    seen = tab.page.evaluate(REVEAL, clauses)
+    assert seen["first"] == "One"
+    assert clauses[0].startswith(seen["later"])
+    assert len("One") < len(seen["later"]) < len(clauses[0])
+    assert seen["next"].startswith(clauses[0]) and seen["next"] != " ".join(clauses)
+    assert seen["last"] == clauses[0]
+    assert seen["quiet"], "what is settled is not drawn on"
 
 
 REFUSALS = [

@@ -239,7 +239,9 @@ def test_a_turn_without_stages_has_no_metrics() -> None:
 
 
 def test_the_end_of_a_session_is_smallwebrtcs_farewell() -> None:
-    assert sent(rtvi(), SessionClosed("hung up")) == [{"type": "signalling", "message": {"type": "peerLeft"}}]
+    assert sent(rtvi(), SessionClosed("hung up")) == [
+        {"type": "signalling", "message": {"type": "peerLeft", "reason": "hung up"}}
+    ]
 
 
 # In

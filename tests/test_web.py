@@ -12,6 +12,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import web as page
 
+FILES = [path for path in page.STATIC.iterdir() if path.is_file()]
+VENDORED = [path for path in (page.STATIC / "vendor").rglob("*") if path.suffix in (".js", ".css")]
+
 Client = TestClient[web.Request, web.Application]
 
 
@@ -41,8 +44,9 @@ def test_every_file_is_served_with_its_type_and_headers() -> None:
     types = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 
     async def talk(client: Client) -> None:
-        for path in page.STATIC.iterdir():
-            url = "/" if path.name == "index.html" else f"/static/{path.name}"
+        for path in [*FILES, *VENDORED]:
+            name = path.relative_to(page.STATIC).as_posix()
+            url = {"index.html": "/"}.get(name, f"/static/{name}")
             response = await client.get(url)
             assert response.status == 200
             assert response.content_type == types[path.suffix[1:]]
@@ -88,10 +92,16 @@ def test_every_module_an_import_names_exists() -> None:
         assert (page.STATIC / name).is_file(), f"index.html names {name}"
 
 
+def test_what_is_vendored_has_its_licence_and_names_its_version() -> None:
+    for path in VENDORED:
+        assert "Permission is hereby granted" in (path.parent / "LICENSE").read_text()
+        assert path.suffix == ".css" or re.match(r"/\*! \S+ \(v\d+\.\d+\.\d+\) \*/", path.read_text())
+
+
 def test_the_page_needs_no_inline_code_no_markup_from_text_and_nothing_from_elsewhere() -> None:
     html = (page.STATIC / "index.html").read_text()
     assert not re.search(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", html)
-    for path in page.STATIC.iterdir():
+    for path in FILES:
         text = path.read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), path.name
         assert not re.search(r"(?:https?:)?//(?!www\.w3\.org/)[a-z0-9-]+\.[a-z]", text), path.name

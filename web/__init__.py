@@ -39,10 +39,17 @@ def add_routes(app: web.Application) -> None:
 
     The files are read once, here: blocking, at start. No part of a request's path ever names a file.
     """
-    for path in sorted(STATIC.iterdir()):
+    for path in sorted(STATIC.rglob("*")):
         if path.suffix in _CONTENT_TYPES:
-            url = "/" if path.name == "index.html" else f"/static/{path.name}"
-            app.router.add_get(url, _file_handler(path))
+            app.router.add_get(_url(path), _file_handler(path))
+
+
+def _url(path: Path) -> str:
+    """Return where a file is found: a page under its name, ``index`` at the root, everything else below ``/static/``."""
+    name = path.relative_to(STATIC).as_posix()
+    if path.suffix == ".html":
+        return f"/{name.removesuffix('.html').removesuffix('index')}"
+    return f"/static/{name}"
 
 
 def _file_handler(path: Path) -> _Handler:

@@ -9,12 +9,14 @@ export class ApiError extends Error {
    * @param {number} status
    * @param {string} message
    * @param {number | null} retryAfterS
+   * @param {string | null} param the field that was wrong, where it was one
    */
-  constructor(status, message, retryAfterS = null) {
+  constructor(status, message, retryAfterS = null, param = null) {
     super(message);
     this.name = "ApiError";
     this.status = status;
     this.retryAfterS = retryAfterS;
+    this.param = param;
   }
 }
 
@@ -26,6 +28,11 @@ export function useKey(key) {
 /** Whether a key is sent along. */
 export function hasKey() {
   return sessionStorage.getItem(KEY) !== null;
+}
+
+/** The key as part of an address, for what cannot send headers. @returns {string} empty without one */
+export function accessToken() {
+  return sessionStorage.getItem(KEY) ?? "";
 }
 
 /** Ask for a call. @returns {Promise<RTCIceServer[]>} the ICE servers to use */
@@ -42,6 +49,16 @@ export async function start() {
  */
 export function offer(sdp, requestData) {
   return request("POST", "api/offer", { sdp, type: "offer", request_data: requestData });
+}
+
+/**
+ * Carry a conversation on whose connection was lost.
+ * @param {string} sdp
+ * @param {string} lostId
+ * @returns {Promise<{sdp: string, type: RTCSdpType, pc_id: string}>} 404 where it is known no more
+ */
+export function resume(sdp, lostId) {
+  return request("POST", "api/offer", { sdp, type: "offer", pc_id: lostId, restart_pc: true });
 }
 
 /**
@@ -64,24 +81,39 @@ export function hangUp(id) {
 }
 
 /**
+ * Ask the server. Throws ApiError for whatever is no success.
  * @param {string} method
  * @param {string} path relative to the page, so that it also works behind a path prefix
- * @param {unknown} [body]
- * @returns {Promise<any>}
+ * @param {unknown} [body] FormData as it is, anything else as JSON
+ * @param {number} [limitMs]
+ * @returns {Promise<any>} the answer's JSON, or {}
  */
-async function request(method, path, body) {
+export async function request(method, path, body, limitMs = LIMIT_MS) {
+  const response = await respond(method, path, body, limitMs);
+  return response.json().catch(() => ({}));
+}
+
+/** Ask for a file, as `request` does. @param {string} path @returns {Promise<Blob>} */
+export async function download(path) {
+  const response = await respond("GET", path, undefined, LIMIT_MS);
+  return response.blob();
+}
+
+/** @param {string} method @param {string} path @param {unknown} body @param {number} limitMs */
+async function respond(method, path, body, limitMs) {
   const key = sessionStorage.getItem(KEY);
   /** @type {Record<string, string>} */
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const isForm = body instanceof FormData;
+  if (body !== undefined && !isForm) headers["Content-Type"] = "application/json";
   const response = await fetch(path, {
-    method, headers, keepalive: method === "DELETE", body: body === undefined ? undefined : JSON.stringify(body),
-    signal: AbortSignal.timeout(LIMIT_MS),
+    method, headers, keepalive: method === "DELETE", body: body === undefined || isForm ? body : JSON.stringify(body),
+    signal: AbortSignal.timeout(limitMs),
   }).catch((error) => {
     throw new ApiError(0, String(error));
   });
   if (!response.ok) throw await failure(response);
-  return response.json().catch(() => ({}));
+  return response;
 }
 
 /** @param {Response} response */
@@ -89,5 +121,5 @@ async function failure(response) {
   const body = await response.json().catch(() => null);
   const retryAfter = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   const message = body?.error?.message ?? response.statusText;
-  return new ApiError(response.status, String(message), Number.isNaN(retryAfter) ? null : retryAfter);
+  return new ApiError(response.status, String(message), Number.isNaN(retryAfter) ? null : retryAfter, body?.error?.param ?? null);
 }

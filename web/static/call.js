@@ -1,54 +1,79 @@
-// One call: microphone, peer connection, data channel. It is used once and then thrown away.
+// One call as the person at the page sees it, from "Start talking" to "Hang up", over one connection after another: a
+// lost one is replaced, and the conversation goes on; a server without room is asked again when it said.
+//
+//     connecting -> connected -> reconnecting -> connected ...
+//         |  ^
+//         v  |
+//        waiting                                   each of them -> (ended), once
 
-import * as api from "./api.js";
-import { CallError } from "./errors.js";
-import * as rtvi from "./rtvi.js";
+import { ApiError } from "./api.js";
+import { CallError, LostError, isBusy } from "./errors.js";
+import { Microphone } from "./microphone.js";
+import { WebRtcCall, hangUp } from "./webrtc.js";
 
-const NO_WAY = "No connection came about. A firewall may block UDP between you and the server.";
-const LOST = "The connection was lost. Start again when you are back online.";
-const FAREWELL = "The server ended the call.";
-const CONNECT_LIMIT_MS = 20_000;
-/** By then the server has given the call up as well. */
-const SILENCE_LIMIT_MS = 4_000;
+/** For as long as this the server keeps the conversation of a call that broke off. */
+const KEPT_MS = 60_000;
+const AGAIN_MS = [300, 1000, 2000, 4000];
+const ALIVE_MS = 1000;
+const BUSY_S = 5;
 
-/** Cancelling the echo lets the agent be interrupted on loudspeakers: it does not hear itself. */
-const MICROPHONE = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
+const SLEPT = "The call ended while this page was asleep. Start again when you like.";
+const GAVE_UP = "The connection was lost and did not come back. Is the server running, and are you online? Start again when they are.";
+const TAKEN = "The microphone was taken away. Choose another one under “Sound and connection”, then start again.";
+const ANEW = "The connection was lost, and a new conversation began: the agent does not remember what was said before.";
+
+/** @typedef {"connecting" | "connected" | "reconnecting" | "waiting"} Phase */
 
 /**
  * @typedef {object} Listener
- * @property {() => void} onReady the agent can be spoken with
+ * @property {(phase: Phase, detail?: {busy: ApiError, seconds: number}) => void} onPhase `detail` while waiting
  * @property {(stream: MediaStream) => void} onMicrophone the caller's sound
  * @property {(stream: MediaStream) => void} onVoice the agent's sound
- * @property {(message: rtvi.Message) => void} onMessage
- * @property {(steady: boolean) => void} onSteady whether packets pass at present
+ * @property {(message: import("./rtvi.js").Message) => void} onMessage
+ * @property {(steady: boolean) => void} onSteady whether anything passes at present
+ * @property {(note: string) => void} onNote what the caller should know of the conversation
  * @property {(error: unknown) => void} onEnd once; null if the caller hung up
  */
 
-export class Call {
-  /** @type {MediaStream | null} */ #microphone = null;
-  /** @type {RTCPeerConnection | null} */ #peer = null;
-  /** @type {RTCDataChannel | null} */ #channel = null;
-  /** @type {string | null} */ #id = null;
-  /** @type {RTCIceCandidate[]} */ #candidates = [];
-  #limit = 0;
-  #silence = 0;
-  #ready = false;
-  #ended = false;
+/**
+ * @typedef {object} Wanted
+ * @property {string | null} agent whom to speak with; null: the server's own
+ * @property {"webrtc" | "websocket"} way
+ * @property {string} deviceId the microphone; empty: the system's own
+ * @property {boolean} muted whether it is muted to begin with
+ */
 
-  /** @param {Listener} listener @param {Record<string, unknown>} requestData who to speak with */
-  constructor(listener, requestData) {
+export class Call {
+  /** @type {Microphone | null} */ #microphone = null;
+  /** @type {WebRtcCall | import("./websocket.js").WebSocketCall | null} */ #connection = null;
+  /** A call whose conversation is to be carried on. @type {string | null} */ #lostId = null;
+  /** When anything last passed, on the clock that also goes on while the machine sleeps. */ #aliveAt = 0;
+  #tries = 0;
+  #muted;
+  #ended = false;
+  #timer = 0;
+  #alive = 0;
+
+  /** @param {Listener} listener @param {Wanted} wanted */
+  constructor(listener, wanted) {
     this.listener = listener;
-    this.requestData = requestData;
+    this.wanted = wanted;
+    this.#muted = wanted.muted;
   }
 
-  /** Connect. Everything that goes wrong, now or later, comes as `onEnd`. */
-  async connect() {
-    this.#limit = setTimeout(() => this.#end(new CallError(NO_WAY)), CONNECT_LIMIT_MS);
+  /** Begin. Everything that goes wrong, now or later, comes as `onEnd`. */
+  async start() {
+    this.listener.onPhase("connecting");
     try {
-      await this.#connect();
+      const microphone = await Microphone.open(this.wanted.deviceId, () => this.#end(new CallError(TAKEN)));
+      if (this.#ended) return microphone.close();
+      this.#microphone = microphone;
     } catch (error) {
-      this.#end(error);
+      return this.#end(error);
     }
+    this.mute(this.#muted);
+    this.listener.onMicrophone(this.#microphone.stream);
+    await this.#connect();
   }
 
   /** End the call; at any time, any number of times. */
@@ -58,126 +83,137 @@ export class Call {
 
   /** @param {boolean} muted */
   mute(muted) {
-    for (const track of this.#microphone?.getAudioTracks() ?? []) track.enabled = !muted;
+    this.#muted = muted;
+    this.#microphone?.mute(muted);
   }
 
   /** Say it in writing. @param {string} text */
   sendText(text) {
-    this.#send(rtvi.sendText(text));
+    this.#connection?.sendText(text);
+  }
+
+  /** The talk button is held. */
+  startSpeech() {
+    this.#connection?.startSpeech();
+  }
+
+  /** The talk button was released. */
+  endSpeech() {
+    this.#connection?.endSpeech();
+  }
+
+  /** Speak through another microphone from now on. Throws DOMException; then the old one goes on. @param {string} deviceId */
+  async useMicrophone(deviceId) {
+    this.wanted.deviceId = deviceId;
+    if (!this.#microphone) return;
+    await this.#microphone.exchange(deviceId);
+    if (this.#ended) return;
+    await this.#connection?.setMicrophone(this.#microphone.track);
+    this.listener.onMicrophone(this.#microphone.stream);
+  }
+
+  /** Return how the connection is doing; null while there is none. */
+  async stats() {
+    return this.#ended ? null : ((await this.#connection?.stats()) ?? null);
   }
 
   async #connect() {
-    await this.#openMicrophone();
-    if (this.#ended) return;
-    const iceServers = await api.start();
-    if (this.#ended) return;
-    const peer = this.#openPeer(iceServers);
-    await peer.setLocalDescription();
-    if (this.#ended) return;
-    const answer = await api.offer(peer.localDescription?.sdp ?? "", this.requestData);
-    this.#id = answer.pc_id;
-    if (this.#ended) return this.#release();
-    await peer.setRemoteDescription({ type: answer.type, sdp: answer.sdp });
-    void this.#sendCandidates();
-  }
-
-  async #openMicrophone() {
-    if (!navigator.mediaDevices) {
-      throw new CallError("Browsers lend the microphone to secure pages only: open this page over https, or on localhost.");
+    clearTimeout(this.#timer);
+    removeEventListener("online", this.#again);
+    try {
+      this.#connection = await this.#newConnection();
+    } catch (error) {
+      return this.#end(error);
     }
-    const stream = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE });
-    if (this.#ended) return stopTracks(stream);
-    this.#microphone = stream;
-    stream.getAudioTracks()[0].onended = () => this.#end(new CallError("The microphone was taken away."));
-    this.listener.onMicrophone(stream);
+    if (this.#ended || !this.#microphone) return;
+    await this.#connection.connect(this.#microphone.stream);
   }
 
-  /** @param {RTCIceServer[]} iceServers */
-  #openPeer(iceServers) {
-    const peer = new RTCPeerConnection({ iceServers });
-    this.#peer = peer;
-    for (const track of this.#microphone?.getTracks() ?? []) peer.addTrack(track, this.#microphone ?? new MediaStream());
-    peer.ontrack = (event) => {
-      if (!this.#ended) this.listener.onVoice(event.streams[0] ?? new MediaStream([event.track]));
+  async #newConnection() {
+    const listener = {
+      onReady: () => this.#ready(),
+      onVoice: this.listener.onVoice,
+      onMessage: this.listener.onMessage,
+      onSteady: this.listener.onSteady,
+      onEnd: (/** @type {unknown} */ error) => this.#disconnected(error),
     };
-    peer.onicecandidate = (event) => this.#found(event.candidate);
-    peer.onconnectionstatechange = () => this.#follow(peer.connectionState);
-    const channel = peer.createDataChannel("rtvi-ai", { ordered: true });
-    channel.onopen = () => this.#send(rtvi.clientReady());
-    channel.onmessage = (event) => this.#receive(event.data);
-    channel.onclose = () => this.#end(new CallError(FAREWELL));
-    this.#channel = channel;
-    return peer;
+    if (this.wanted.way === "webrtc") return new WebRtcCall(listener, { agent: this.wanted.agent, resumes: this.#lostId });
+    const { WebSocketCall } = await import("./websocket.js");
+    return new WebSocketCall(listener, { agent: this.wanted.agent });
   }
 
-  /** @param {RTCIceCandidate | null} candidate */
-  #found(candidate) {
-    if (!candidate?.candidate) return;
-    this.#candidates.push(candidate);
-    if (this.#id) void this.#sendCandidates();
+  #ready() {
+    if (this.wanted.way === "websocket" && this.#aliveAt) this.listener.onNote(ANEW);
+    this.#tries = 0;
+    this.#lostId = null;
+    this.#aliveAt = Date.now();
+    clearInterval(this.#alive);
+    this.#alive = setInterval(() => this.#stillAwake(), ALIVE_MS);
+    this.listener.onPhase("connected");
   }
 
-  async #sendCandidates() {
-    const candidates = this.#candidates.splice(0);
-    if (!this.#id || this.#ended || candidates.length === 0) return;
-    await api.trickle(this.#id, candidates).catch((error) => {
-      // One candidate the server does not want is no reason to end: another pair may do.
-      console.warn("candidates were not taken", error);
-    });
+  /** A page that wakes up after an hour must not find itself in a call. */
+  #stillAwake() {
+    if (Date.now() - this.#aliveAt > KEPT_MS) this.#end(new CallError(SLEPT));
+    else this.#aliveAt = Date.now();
   }
 
-  /** @param {RTCPeerConnectionState} state */
-  #follow(state) {
-    // The connection outlives its call until the server knows; by then the page may be in another one.
+  /** @param {unknown} error */
+  #disconnected(error) {
     if (this.#ended) return;
-    if (state === "failed") this.#end(new CallError(this.#ready ? LOST : NO_WAY));
-    if (state !== "disconnected" && state !== "connected") return;
-    clearTimeout(this.#silence);
-    if (state === "disconnected") this.#silence = setTimeout(() => this.#end(new CallError(LOST)), SILENCE_LIMIT_MS);
-    this.listener.onSteady(state === "connected");
+    clearInterval(this.#alive);
+    const wasConnected = this.#aliveAt > 0;
+    if (error instanceof LostError && this.#connection instanceof WebRtcCall) this.#lostId = this.#connection.id ?? this.#lostId;
+    if (isBusy(error)) return this.#wait(error);
+    if (wasConnected && isForgotten(error)) return this.#beginAnew();
+    if (wasConnected && isAway(error)) return this.#reconnect();
+    this.#end(error);
   }
 
-  /** @param {unknown} data */
-  #receive(data) {
-    const message = rtvi.parse(data);
-    if (!message || this.#ended) return;
-    if (message.type === "bot-ready") {
-      clearTimeout(this.#limit);
-      this.#ready = true;
-      this.listener.onReady();
-    }
-    this.listener.onMessage(message);
-    if (message.type === "peer-left") this.#end(new CallError(FAREWELL));
-    if (message.type === "error" && message.data.fatal) {
-      this.#end(new CallError(`The agent had to stop: ${message.data.error}`));
-    }
+  /** @param {ApiError} busy */
+  #wait(busy) {
+    const seconds = Math.max(1, busy.retryAfterS ?? BUSY_S);
+    this.#timer = setTimeout(() => void this.#connect(), seconds * 1000);
+    this.listener.onPhase("waiting", { busy, seconds });
   }
 
-  /** @param {string} message */
-  #send(message) {
-    if (this.#channel?.readyState === "open") this.#channel.send(message);
+  #beginAnew() {
+    this.#lostId = null;
+    this.listener.onNote(ANEW);
+    void this.#connect();
   }
+
+  #reconnect() {
+    if (Date.now() - this.#aliveAt > KEPT_MS) return this.#end(new CallError(this.#tries ? GAVE_UP : SLEPT));
+    this.listener.onPhase("reconnecting");
+    const inMs = AGAIN_MS[Math.min(this.#tries, AGAIN_MS.length - 1)];
+    this.#tries += 1;
+    this.#timer = setTimeout(this.#again, inMs);
+    addEventListener("online", this.#again, { once: true });
+  }
+
+  #again = () => void this.#connect();
 
   /** @param {unknown} error */
   #end(error) {
     if (this.#ended) return;
     this.#ended = true;
-    clearTimeout(this.#limit);
-    clearTimeout(this.#silence);
-    if (this.#microphone) stopTracks(this.#microphone);
-    void this.#release();
+    clearTimeout(this.#timer);
+    clearInterval(this.#alive);
+    removeEventListener("online", this.#again);
+    this.#microphone?.close();
+    this.#connection?.close();
+    if (this.#lostId) void hangUp(this.#lostId);
     this.listener.onEnd(error);
-  }
-
-  /** Tell the server, once it has named the call, then close: a connection that only broke off might yet come back. */
-  async #release() {
-    const told = this.#id ? api.hangUp(this.#id) : Promise.resolve();
-    await told.catch((error) => console.info("the call had ended already", error));
-    this.#peer?.close();
   }
 }
 
-/** @param {MediaStream} stream */
-function stopTracks(stream) {
-  for (const track of stream.getTracks()) track.stop();
+/** Whether the server can be reached no more, for now. @param {unknown} error */
+function isAway(error) {
+  return error instanceof LostError || (error instanceof ApiError && (error.status === 0 || error.status === 502 || error.status === 504));
+}
+
+/** Whether the server knows the conversation no more. @param {unknown} error */
+function isForgotten(error) {
+  return error instanceof ApiError && error.status === 404 && error.param === "pc_id";
 }

@@ -1,5 +1,8 @@
 // The conversation on the page. Words are set as text, never as markup.
 
+import { element } from "./dom.js";
+import { Reveal } from "./reveal.js";
+
 /** @typedef {import("./conversation.js").Entry} Entry */
 
 const SPEAKER = { caller: "You", agent: "Agent", note: "Note" };
@@ -8,7 +11,7 @@ const SPEAKER = { caller: "You", agent: "Agent", note: "Note" };
 const CUT_CHARACTERS = 140;
 
 export class Captions {
-  /** @type {Map<number, HTMLLIElement>} */ #items = new Map();
+  /** @type {Map<number, {item: HTMLLIElement, said: HTMLElement, cut: HTMLElement, reveal: Reveal | null}>} */ #lines = new Map();
 
   /** @param {HTMLElement} list */
   constructor(list) {
@@ -22,21 +25,24 @@ export class Captions {
 
   /** Forget the last call's words. */
   clear() {
-    this.#items.clear();
+    this.#lines.clear();
     this.list.replaceChildren();
   }
 
   /** @param {Entry} entry */
   #draw(entry) {
-    const item = this.#items.get(entry.id) ?? this.#add(entry);
+    const line = this.#lines.get(entry.id) ?? this.#add(entry);
+    const { item, said, cut, reveal } = line;
     if (entry.state === "gone") {
+      reveal?.settle("");
       item.remove();
-      this.#items.delete(entry.id);
+      this.#lines.delete(entry.id);
       return;
     }
     item.dataset.state = entry.state;
-    const [said, cut] = /** @type {HTMLElement[]} */ ([...item.querySelectorAll(".said, .cut")]);
-    said.textContent = entry.text;
+    if (!reveal) said.textContent = entry.text;
+    else if (entry.state === "live" && entry.text) reveal.begin(entry.text);
+    else reveal.settle(entry.text);
     cut.textContent = shortened(entry.cut);
     cut.hidden = !entry.cut;
     item.toggleAttribute("data-waiting", entry.state === "live" && !entry.text);
@@ -44,25 +50,18 @@ export class Captions {
 
   /** @param {Entry} entry */
   #add(entry) {
-    const item = document.createElement("li");
-    item.dataset.role = entry.role;
-    item.append(element("b", "who", SPEAKER[entry.role]), element("span", "said"), element("s", "cut"));
-    item.querySelector(".cut")?.setAttribute("title", "Cut off: you did not hear this");
-    this.#items.set(entry.id, item);
+    const said = element("span", { class: "said" });
+    const cut = element("s", { class: "cut", title: "Cut off: you did not hear this" });
+    const item = element("li", { "data-role": entry.role }, element("b", { class: "who" }, SPEAKER[entry.role]), said, " ", cut);
+    const reveal = entry.role === "agent" ? new Reveal((words) => (said.textContent = words)) : null;
+    const line = { item, said, cut, reveal };
+    this.#lines.set(entry.id, line);
     this.list.append(item);
-    return item;
+    return line;
   }
 }
 
 /** @param {string} text */
 function shortened(text) {
   return text.length > CUT_CHARACTERS ? `${text.slice(0, CUT_CHARACTERS).replace(/\s+\S*$/, "")} …` : text;
-}
-
-/** @param {string} tag @param {string} className @param {string} text */
-function element(tag, className, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
 }

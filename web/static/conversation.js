@@ -34,7 +34,7 @@ export class Conversation {
       case "bot-stopped-speaking": this.#leave("agent"); return this.#finish();
       case "bot-interrupted": this.#leave("agent"); return this.#interrupt(this.#agent?.text ?? "");
       case "server-message": return data.t === "turn" ? this.#settle(data) : [];
-      case "error": return [...this.#finish(), this.#note(String(data.error ?? "unknown error"))];
+      case "error": return [...this.#finish(), this.note(`The agent could not go on: ${data.error ?? "unknown error"}`)];
       default: return [];
     }
   }
@@ -108,9 +108,9 @@ export class Conversation {
     return [];
   }
 
-  /** @param {string} error */
-  #note(error) {
-    return { ...this.#entry("note", `The agent could not go on: ${error}`), state: /** @type {const} */ ("done") };
+  /** Put something between the lines that nobody said. @param {string} text @returns {Entry} */
+  note(text) {
+    return { ...this.#entry("note", text), state: "done" };
   }
 
   /** @param {Entry["role"]} role @param {string} text @returns {Entry} */

@@ -12,7 +12,7 @@ export function parse(text) {
   if (typeof text !== "string" || !text.startsWith("{")) return null;
   try {
     const { label, type, data, message } = JSON.parse(text);
-    if (type === "signalling" && message?.type === "peerLeft") return { type: "peer-left", data: {} };
+    if (type === "signalling" && message?.type === "peerLeft") return { type: "peer-left", data: { reason: message.reason } };
     return label === LABEL && typeof type === "string" ? { type, data: data ?? {} } : null;
   } catch {
     return null;
@@ -27,6 +27,11 @@ export function clientReady() {
 /** Words typed instead of spoken. @param {string} content */
 export function sendText(content) {
   return format("send-text", { content, options: { run_immediately: true, audio_response: true } });
+}
+
+/** A message of our own, which the server answers. @param {string} name @param {unknown} [data] */
+export function clientMessage(name, data) {
+  return format("client-message", { t: name, d: data });
 }
 
 /** @param {string} type @param {Record<string, unknown>} data */

@@ -1,0 +1,336 @@
+// The talk view: one call at a time, and what it looks like.
+
+import { AgentChoice } from "./agent_choice.js";
+import { useKey } from "./api.js";
+import { Call } from "./call.js";
+import { Captions } from "./captions.js";
+import { Conversation } from "./conversation.js";
+import { CAN_CHOOSE_SPEAKER, offerDevices } from "./devices.js";
+import { get } from "./dom.js";
+import { busyWords, explain, needsKey, seconds } from "./errors.js";
+import { Latency } from "./latency.js";
+import { Levels } from "./levels.js";
+import { Network } from "./network.js";
+import { Orb } from "./orb.js";
+import { offerPushToTalk } from "./push_to_talk.js";
+import { choose, chosen } from "./settings.js";
+
+/** @typedef {import("./rtvi.js").Message} Message */
+/** @typedef {"idle" | import("./call.js").Phase} Phase */
+
+const CALL_BUTTON = { idle: "Start talking", connecting: "Cancel", waiting: "Cancel", connected: "Hang up", reconnecting: "Hang up" };
+const FLOOR = { nobody: "Listening", caller: "Listening to you", thinking: "Thinking", agent: "Speaking" };
+const HELD_BACK = "Your browser holds the sound back. Click anywhere to hear the agent.";
+
+const page = {
+  agent: get("agent", HTMLSelectElement),
+  status: get("status", HTMLElement),
+  timer: get("timer", HTMLElement),
+  call: get("call", HTMLButtonElement),
+  mute: get("mute", HTMLButtonElement),
+  press: get("press", HTMLButtonElement),
+  alert: get("alert", HTMLDivElement),
+  keyForm: get("key-form", HTMLFormElement),
+  key: get("key", HTMLInputElement),
+  microphone: get("microphone", HTMLSelectElement),
+  speaker: get("speaker", HTMLSelectElement),
+  way: get("way", HTMLSelectElement),
+  pushToTalk: get("push-to-talk", HTMLInputElement),
+  showLatency: get("show-latency", HTMLInputElement),
+  hint: get("hint", HTMLParagraphElement),
+  composer: get("composer", HTMLFormElement),
+  text: get("text", HTMLInputElement),
+  send: get("send", HTMLButtonElement),
+  voice: get("voice", HTMLAudioElement),
+};
+
+export class TalkView {
+  /** @type {Phase} */ #phase = "idle";
+  /** @type {Call | null} */ #call = null;
+  /** @type {Levels | null} */ #levels = null;
+  #conversation = new Conversation();
+  #muted = false;
+  #held = false;
+  #steady = true;
+  #beganMs = 0;
+  /** When a server without room is asked again. */ #againMs = 0;
+  #clock = 0;
+  #agents = new AgentChoice(page.agent);
+  #captions = new Captions(get("captions", HTMLOListElement));
+  #orb = new Orb(get("orb", HTMLCanvasElement), get("strip", HTMLCanvasElement));
+  #latency = new Latency(get("turns", HTMLOListElement), {
+    median: get("latency-median", HTMLElement),
+    p95: get("latency-p95", HTMLElement),
+    count: get("latency-count", HTMLElement),
+    hint: get("latency-hint", HTMLElement),
+  });
+  #network = new Network(
+    get("network-hint", HTMLElement), get("network-facts", HTMLDListElement), get("network-plots", HTMLDivElement));
+  #refillMicrophones = offerDevices(page.microphone, "microphone", (id) => this.#useMicrophone(id));
+  #refillSpeakers = CAN_CHOOSE_SPEAKER ? offerDevices(page.speaker, "speaker", (id) => this.#useSpeaker(id)) : () => {};
+  #letGo = offerPushToTalk(page.press, {
+    canPress: () => this.#phase === "connected" && page.pushToTalk.checked,
+    press: () => this.#holdToTalk(true),
+    release: () => this.#holdToTalk(false),
+  });
+
+  constructor() {
+    get("speaker-field", HTMLLabelElement).hidden = !CAN_CHOOSE_SPEAKER;
+    this.#remember();
+    page.call.addEventListener("click", () => (this.#call ? this.#call.hangUp() : this.#start()));
+    page.mute.addEventListener("click", () => this.#toggleMute());
+    page.composer.addEventListener("submit", (event) => this.#sendText(event));
+    page.keyForm.addEventListener("submit", (event) => this.#useKey(event));
+    addEventListener("keydown", (event) => this.#pressed(event));
+    // Also fires when the page is put aside for the back button: a call nobody sees is a ghost all the same.
+    addEventListener("pagehide", () => this.#call?.hangUp());
+    this.#draw();
+  }
+
+  /** The view has come into sight. */
+  show() {
+    return this.#agents.refill();
+  }
+
+  /** Go to this view, to speak with this agent in the next call. @param {string} id */
+  speakWith(id) {
+    choose("agent", id);
+    location.hash = "talk";
+  }
+
+  // The call
+
+  #start() {
+    this.#conversation = new Conversation();
+    this.#captions.clear();
+    this.#latency.clear();
+    this.#complain("");
+    page.keyForm.hidden = true;
+    this.#steady = true;
+    this.#muted = false;
+    this.#beganMs = 0;
+    this.#levels = new Levels();
+    this.#orb.follow(this.#levels);
+    const listener = {
+      onPhase: this.#follow,
+      onMicrophone: (/** @type {MediaStream} */ stream) => this.#levels?.watch("caller", stream),
+      onVoice: this.#play,
+      onMessage: this.#receive,
+      onSteady: (/** @type {boolean} */ steady) => this.#draw({ steady }),
+      onNote: (/** @type {string} */ note) => this.#captions.show([this.#conversation.note(note)]),
+      onEnd: this.#ended,
+    };
+    this.#call = new Call(listener, {
+      agent: this.#agents.id,
+      way: page.way.value === "websocket" ? "websocket" : "webrtc",
+      deviceId: page.microphone.value,
+      muted: page.pushToTalk.checked,
+    });
+    this.#network.follow(() => this.#call?.stats() ?? Promise.resolve(null));
+    this.#clock = setInterval(() => this.#draw(), 250);
+    void this.#call.start();
+  }
+
+  /** @type {import("./call.js").Listener["onPhase"]} */
+  #follow = (phase, detail) => {
+    this.#phase = phase;
+    if (phase === "connected") {
+      this.#beganMs ||= performance.now();
+      this.#steady = true;
+      this.#complain("");
+      page.hint.hidden = true;
+      this.#refillMicrophones();
+      this.#refillSpeakers();
+      // Space would press the button that began the call, which hangs up now.
+      if (page.pushToTalk.checked && document.activeElement === page.call) this.#draw(), page.press.focus();
+    }
+    if (phase === "waiting" && detail) {
+      this.#againMs = performance.now() + 1000 * detail.seconds;
+      this.#complain(busyWords(detail.busy.status));
+    }
+    if (phase === "reconnecting") {
+      this.#letGo();
+      this.#captions.show(this.#conversation.close());
+    }
+    this.#draw();
+  };
+
+  /** @param {MediaStream} stream */
+  #play = (stream) => {
+    page.voice.srcObject = stream;
+    this.#levels?.watch("agent", stream);
+    this.#useSpeaker(page.speaker.value);
+    page.voice.play().catch(() => {
+      if (page.voice.srcObject !== stream) return;
+      this.#complain(HELD_BACK);
+      addEventListener("pointerdown", () => void page.voice.play().then(() => this.#complain("")), { once: true });
+    });
+  };
+
+  /** @param {Message} message */
+  #receive = (message) => {
+    this.#captions.show(this.#conversation.apply(message));
+    if (message.type === "server-message" && message.data.t === "turn") {
+      this.#latency.add(/** @type {any} */ (message.data), this.#network.earMs);
+    }
+    this.#draw();
+  };
+
+  /** @param {unknown} error */
+  #ended = (error) => {
+    this.#letGo();
+    this.#captions.show(this.#conversation.close());
+    this.#phase = "idle";
+    this.#call = null;
+    clearInterval(this.#clock);
+    this.#network.stop();
+    this.#orb.follow(null);
+    this.#levels?.close();
+    this.#levels = null;
+    page.voice.srcObject = null;
+    this.#complain(error === null ? "" : explain(error));
+    if (needsKey(error)) this.#askForKey();
+    this.#draw();
+  };
+
+  // What the caller does
+
+  #toggleMute() {
+    if (this.#phase !== "connected" || page.pushToTalk.checked) return;
+    this.#muted = !this.#muted;
+    this.#call?.mute(this.#muted);
+    this.#draw();
+  }
+
+  /** @param {boolean} held */
+  #holdToTalk(held) {
+    this.#held = held;
+    this.#call?.mute(!held);
+    if (held) this.#call?.startSpeech();
+    else this.#call?.endSpeech();
+    this.#draw();
+  }
+
+  /** @param {string} deviceId */
+  async #useMicrophone(deviceId) {
+    try {
+      await this.#call?.useMicrophone(deviceId);
+      this.#complain("");
+    } catch (error) {
+      this.#complain(explain(error));
+    }
+  }
+
+  /** @param {string} deviceId */
+  #useSpeaker(deviceId) {
+    const voice = /** @type {any} */ (page.voice);
+    if (CAN_CHOOSE_SPEAKER && (voice.sinkId ?? "") !== deviceId) {
+      voice.setSinkId(deviceId).catch(() => this.#complain("That speaker cannot be used. Choose another one."));
+    }
+  }
+
+  /** @param {SubmitEvent} event */
+  #sendText(event) {
+    event.preventDefault();
+    const text = page.text.value.trim();
+    if (!text || this.#phase !== "connected") return;
+    this.#call?.sendText(text);
+    page.text.value = "";
+  }
+
+  /** @param {KeyboardEvent} event */
+  #pressed(event) {
+    const isTyping = event.target instanceof Element && event.target.closest("input:not([type=checkbox]), textarea, select");
+    if (event.key === "m" && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat) this.#toggleMute();
+  }
+
+  #askForKey() {
+    page.keyForm.hidden = false;
+    page.key.focus();
+  }
+
+  /** @param {SubmitEvent} event */
+  #useKey(event) {
+    event.preventDefault();
+    useKey(page.key.value.trim());
+    page.key.value = "";
+    void this.#agents.refill();
+    if (!this.#call) this.#start();
+  }
+
+  /** Keep in the browser what is chosen here. */
+  #remember() {
+    page.way.value = chosen("way", "webrtc");
+    page.pushToTalk.checked = chosen("push-to-talk") === "yes";
+    page.showLatency.checked = chosen("latency", "yes") === "yes";
+    page.way.addEventListener("change", () => choose("way", page.way.value));
+    page.pushToTalk.addEventListener("change", () => {
+      choose("push-to-talk", page.pushToTalk.checked ? "yes" : "");
+      this.#letGo();
+      this.#muted = false;
+      this.#call?.mute(page.pushToTalk.checked);
+      this.#draw();
+    });
+    page.showLatency.addEventListener("change", () => {
+      choose("latency", page.showLatency.checked ? "yes" : "no");
+      this.#draw();
+    });
+  }
+
+  // What it looks like
+
+  /** @param {string} text */
+  #complain(text) {
+    page.alert.textContent = text;
+    page.alert.hidden = !text;
+  }
+
+  /** Draw everything that follows from the state above, except captions. @param {{steady?: boolean}} [change] */
+  #draw({ steady = this.#steady } = {}) {
+    this.#steady = steady;
+    const [phase, connected, presses] = [this.#phase, this.#phase === "connected", page.pushToTalk.checked];
+    document.body.dataset.phase = phase;
+    document.body.dataset.floor = this.#conversation.floor;
+    document.body.dataset.latency = page.showLatency.checked ? "shown" : "hidden";
+    setText(page.call, CALL_BUTTON[phase]);
+    page.call.classList.toggle("stop", phase !== "idle");
+    page.call.classList.toggle("primary", phase === "idle");
+    page.mute.hidden = !connected || presses;
+    setText(page.mute, this.#muted ? "Unmute" : "Mute");
+    page.mute.setAttribute("aria-pressed", String(this.#muted));
+    page.press.hidden = !connected || !presses;
+    page.press.setAttribute("aria-pressed", String(this.#held));
+    page.text.disabled = page.send.disabled = !connected;
+    page.agent.disabled = page.way.disabled = phase !== "idle";
+    page.timer.hidden = !this.#beganMs || phase === "idle";
+    setText(page.timer, clockTime(performance.now() - this.#beganMs));
+    setText(page.status, this.#statusWords());
+    get("call-elsewhere", HTMLElement).hidden = phase === "idle";
+    // In a call a screen reader would talk into it.
+    page.status.ariaLive = connected ? "off" : "polite";
+  }
+
+  #statusWords() {
+    switch (this.#phase) {
+      case "idle": return "Ready when you are";
+      case "connecting": return "Connecting";
+      case "reconnecting": return "The connection was lost. Reconnecting";
+      case "waiting": return `Trying again in ${seconds(Math.max(0, Math.ceil((this.#againMs - performance.now()) / 1000)))}`;
+    }
+    if (!this.#steady) return "The connection is unsteady";
+    if (this.#conversation.floor !== "nobody") return FLOOR[this.#conversation.floor];
+    if (page.pushToTalk.checked && !this.#held) return "Hold the space bar to talk";
+    return this.#muted ? "You are muted" : FLOOR.nobody;
+  }
+}
+
+/** @param {HTMLElement} where @param {string} text */
+function setText(where, text) {
+  if (where.textContent !== text) where.textContent = text;
+}
+
+/** @param {number} ms */
+function clockTime(ms) {
+  const total = Math.floor(ms / 1000);
+  return `${Math.floor(total / 60)}:${String(total % 60).padStart(2, "0")}`;
+}

@@ -8,6 +8,7 @@ stale sound, and an interruption takes back all but what has left.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 
 from pipeline.audio import AudioFrame
@@ -18,8 +19,9 @@ from pipeline.playout import Playout
 from .client_socket import too_slow
 from .dialect import Dialect, Message
 
-MAX_WAITING = 256
-"""Messages that wait to be sent; at most one of them is sound."""
+MAX_WAITING = 4096
+"""Messages that wait to be sent; at most one of them is sound. A fast language model's words, told one by one while the
+client may take nothing for some seconds."""
 
 
 class Outgoing:
@@ -32,6 +34,7 @@ class Outgoing:
         self.dropped = 0
         self._dialect = dialect
         self._waiting: asyncio.Queue[Message] = asyncio.Queue(MAX_WAITING)
+        self._late: deque[Event] = deque()
 
     def put(self, *messages: Message | None) -> None:
         """Send these next; None is nothing. Synchronous."""
@@ -46,16 +49,20 @@ class Outgoing:
     def tell(self, event: Event) -> None:
         """Translate an event: a listener for ``Session.subscribe``.
 
-        A playout tells the end of a reply while it takes its last frame, which is in nobody's hands yet: that event
-        alone waits until the taker has come to its next await.
+        A playout tells the end of a reply while it takes its last frame, which is in nobody's hands yet: that event,
+        and whatever follows from it at once, waits until the taker has come to its next await.
         """
-        if isinstance(event, ReplyFinished):
-            asyncio.get_running_loop().call_soon(self._translate, event)
+        if self._late:
+            self._late.append(event)
+        elif isinstance(event, ReplyFinished):
+            self._late.append(event)
+            asyncio.get_running_loop().call_soon(self._tell_late)
         else:
-            self._translate(event)
+            self.put(*self._dialect.event(event))
 
-    def _translate(self, event: Event) -> None:
-        self.put(*self._dialect.event(event))
+    def _tell_late(self) -> None:
+        while self._late:
+            self.put(*self._dialect.event(self._late.popleft()))
 
     async def take_frames(self) -> None:
         """Take frames as they fall due, until canceled."""

@@ -4,6 +4,9 @@ The first message is the configuration, a JSON object with ``agentId``, ``userId
 messages, s16le at 16 kHz cut anywhere, and texts ``{"type": "speech_start" | "speech_end" | "transcript" | "ping"}``.
 Ids may be numbers. ``userId`` is the client's own and names nothing here, so it may be an e-mail address, but no path.
 ``ping`` is what clients send to keep proxies from closing the connection: it is answered by ``pong``, at any time.
+
+With ``"rtvi": true`` in the configuration the client is also told what a data channel would tell it, between the
+dialect's own messages: they have no ``label``, RTVI's do.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from pipeline.events import (
     TurnEnded,
     TurnMeasured,
 )
+from signaling.rtvi import Rtvi
 from signaling.schema import is_id
 
 from .asking import require_text
@@ -59,6 +63,7 @@ class Vocal:
         self._configured = False
         self._half_sample = b""
         self._streaming = False
+        self._rtvi: Rtvi | None = None
 
     # --- in
 
@@ -83,6 +88,7 @@ class Vocal:
             case _ if not self._configured:
                 request = _configuration(fields)
                 self._configured = True
+                self._rtvi = Rtvi() if request.get("rtvi") else None
                 return Configured(request)
             case "speech_start":
                 return PressStarted()
@@ -97,7 +103,7 @@ class Vocal:
 
     def ready(self) -> Sequence[Message]:
         """See ``Dialect.ready``."""
-        return [self._message("call_ready")]
+        return [self._message("call_ready"), *([self._rtvi.ready()] if self._rtvi is not None else [])]
 
     def audio(self, frame: AudioFrame) -> Message | None:
         """See ``Dialect.audio``. The fade after an interruption is left out: its stream has ended."""
@@ -106,7 +112,13 @@ class Vocal:
         return self._message("tts_stream", data=audio_chunk(frame.pcm, self._now_s()))
 
     def event(self, event: Event) -> Sequence[Message]:
-        """See ``Dialect.event``. A stream begins with a reply's first sound and ends once, whatever ends the reply."""
+        """See ``Dialect.event``. A stream begins with a reply's first sound and ends once, whatever ends the reply.
+
+        The dialect's own messages come first: sound is thrown away before anybody is told why.
+        """
+        return [*self._tell(event), *self._tell_rtvi(event)]
+
+    def _tell(self, event: Event) -> Sequence[Message]:
         match event:
             case ReplyAudioStarted():
                 self._streaming = True
@@ -124,6 +136,11 @@ class Vocal:
                 return []
             case _:
                 assert_never(event)
+
+    def _tell_rtvi(self, event: Event) -> Sequence[Message]:
+        if self._rtvi is None or isinstance(event, SessionClosed):  # the close code tells that, and why
+            return []
+        return self._rtvi.send(event)
 
     def error(self, message: str) -> Message:
         """See ``Dialect.error``."""
@@ -161,6 +178,8 @@ def _configuration(fields: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ProtocolError("agentId must be 1 to 64 letters, digits, - or _", param="agentId")
     if USER_ID.fullmatch(user_id) is None:
         raise ProtocolError("userId must be 1 to 256 characters, and no path", param="userId")
+    if not isinstance(fields.get("rtvi"), bool | None):
+        raise ProtocolError("rtvi must be true or false", param="rtvi")
     return {**fields, "agentId": agent_id, "userId": user_id}
 
 

@@ -1,4 +1,4 @@
-"""RTVI on the data channel, sans-IO: session events to messages, messages to typed inputs.
+"""RTVI on the data channel and, outwards, on WebSockets, sans-IO: events to messages, messages to typed inputs.
 
 The protocol is Pipecat's (docs.pipecat.ai, RTVI standard); names and shapes are those of its version 2.1.0, so its
 client SDKs connect unmodified. One ``Rtvi`` speaks for one session, over however many data channels that has in turn.
@@ -111,6 +111,10 @@ class Rtvi:
             case _:
                 assert_never(event)
 
+    def ready(self) -> str:
+        """Tell a client that cannot ask (``client-ready``) that the agent is there."""
+        return self._bot_ready(PROTOCOL_VERSION)
+
     def respond(self, request: ClientMessage, data: Any) -> str:
         """Answer an application's message."""
         return self._message("server-response", {"t": request.name, "d": data}, request.id)
@@ -130,6 +134,9 @@ class Rtvi:
         if data is not None:
             message["data"] = data
         return json.dumps(message)
+
+    def _bot_ready(self, version: str, message_id: str | None = None) -> str:
+        return self._message("bot-ready", {"version": version, "about": self._about}, message_id)
 
     def _error_response(self, message_id: str, error: str) -> str:
         return self._message("error-response", {"error": error}, message_id)
@@ -214,7 +221,7 @@ class Rtvi:
     def _handshake(self, ready: ClientReady) -> list[str]:
         self._client_version = ready.version
         ours = ".".join(map(str, ready.version)) if self._is_legacy_client else PROTOCOL_VERSION
-        bot_ready = self._message("bot-ready", {"version": ours, "about": self._about}, ready.id)
+        bot_ready = self._bot_ready(ours, ready.id)
         if not ready.named_version or ready.version[0] in (LEGACY_MAJOR, MAJOR):
             return [bot_ready]
         warning = f"RTVI version '{ready.named_version}' is not known here (ours is {PROTOCOL_VERSION}): expect trouble"

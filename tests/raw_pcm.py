@@ -113,6 +113,11 @@ async def calling(http: Http, path: str = "/ws/s1", *, configured: bool = True) 
         yield caller
 
 
+def rtvi(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those of them that are RTVI's."""
+    return [message for message in messages if message.get("label") == "rtvi-ai"]
+
+
 def types(messages: list[dict[str, Any]]) -> list[str]:
     """Return their types in order, a run of sound as one."""
     kinds = [message["type"] for message in messages]

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "signaling.bodies",
         "signaling.errors",
         "signaling.rate_limit",
+        "signaling.rtvi",
         "signaling.schema",
     ),
     "media_server": ("media_server", "web", "pipeline", "signaling", "compat_ws"),

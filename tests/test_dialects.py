@@ -248,6 +248,61 @@ def test_the_rest_of_what_happens_is_not_told() -> None:
     assert [message for event in untold for message in dialect.event(event)] == []
 
 
+# --- RTVI beside it
+
+
+def told(dialect: Vocal, *events: Event) -> list[str]:
+    """Return the types of what events come to, RTVI's in parentheses."""
+    messages = [json.loads(message) for event in events for message in dialect.event(event)]
+    return [f"({m['type']})" if m.get("label") == "rtvi-ai" else m["type"] for m in messages]
+
+
+def captioned() -> Vocal:
+    """Return a dialect whose client wants RTVI, too."""
+    dialect = Vocal("s1")
+    dialect.receive(json.dumps({**CONFIG, "rtvi": True}))
+    return dialect
+
+
+def test_who_wants_rtvi_is_told_at_once_that_the_agent_is_there() -> None:
+    ours, theirs = (json.loads(message) for message in captioned().ready())
+    assert ours == {"type": "call_ready", "session_id": "s1"}
+    assert (theirs["label"], theirs["type"], theirs["data"]["version"]) == ("rtvi-ai", "bot-ready", "2.1.0")
+
+
+def test_rtvi_follows_the_dialects_own_words_about_the_same() -> None:
+    dialect = captioned()
+    assert told(dialect, SpeechStarted(0), TranscriptUpdated("a", True), SpeechEnded(9)) == [
+        "(user-started-speaking)",
+        "(user-transcription)",
+        "(user-stopped-speaking)",
+    ]
+    begun = told(dialect, TurnEnded(1, "a"), ReplyStarted(1), ReplyAudioStarted(1), ReplyClauseStarted(1, "b"))
+    assert begun[:4] == ["(user-llm-text)", "(bot-llm-started)", "(bot-tts-started)", "(bot-started-speaking)"]
+    assert told(dialect, ReplyInterrupted(1, ""))[:3] == [
+        "new_conversation_turn",
+        "tts_stream_end",
+        "(bot-interrupted)",
+    ]
+    assert told(dialect, EngineFailed("stt", "it is gone")) == ["error", "(error)"]
+    assert told(dialect, TurnMeasured(1, True, "a", "b")) == ["(server-message)"]
+    assert told(dialect, SessionClosed("closed")) == [], "the close code tells"
+
+
+@pytest.mark.parametrize("wanted", [False, None])
+def test_who_does_not_want_rtvi_hears_nothing_of_it(wanted: Any) -> None:
+    dialect = Vocal("s1")
+    dialect.receive(json.dumps({**CONFIG, "rtvi": wanted}))
+    assert [json.loads(m)["type"] for m in dialect.ready()] == ["call_ready"]
+    assert told(dialect, SpeechStarted(0), ReplyStarted(1), ReplyText(1, "a"), TurnMeasured(1, False, "a", "b")) == []
+
+
+@pytest.mark.parametrize("wanted", ["yes", 1, 0, [], {}, "true"])
+def test_wanting_rtvi_is_true_or_false(wanted: Any) -> None:
+    error = refused(Vocal("s1"), json.dumps({**CONFIG, "rtvi": wanted}))
+    assert (error.param, str(error)) == ("rtvi", "rtvi must be true or false")
+
+
 # --- whatever comes
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -261,6 +316,7 @@ NEARLY = st.fixed_dictionaries(
         "agentId": st.just("a") | ANY_JSON,
         "userId": st.just("u") | ANY_JSON,
         "agentName": st.just("n") | ANY_JSON,
+        "rtvi": ANY_JSON,
     },
 )
 MESSAGES = st.binary() | st.text() | (ANY_JSON | NEARLY).map(json.dumps)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,17 @@ async def conversation(
     *at: tuple[float, Callable[[Session], None]],
     parts: Engines | None = None,
     send_s: Callable[[float], float] = lambda _: 0.0,
+    wants: Mapping[str, Any] = MappingProxyType({}),
 ) -> Sent:
-    """Run a session, doing what is to be done at its time. ``send_s``: how long a send takes at that ms."""
+    """Run a session, doing what is to be done at its time. ``send_s``: how long a send takes at that ms.
+
+    ``wants`` is in the configuration.
+    """
     sent, loop = Sent(), asyncio.get_running_loop()
     start_s = loop.time()
-    outgoing = Outgoing(Vocal("s"))
+    dialect = Vocal("s")
+    dialect.receive(json.dumps({"agentId": "a", "userId": "u", "agentName": "A", **wants}))
+    outgoing = Outgoing(dialect)
 
     def now_ms() -> float:
         return round((loop.time() - start_s) * 1000, 3)
@@ -102,6 +109,20 @@ def test_the_end_of_a_stream_comes_after_its_last_sound_even_if_it_is_its_first(
     sent = run(conversation(1_000, (105, ask), (505, ask), parts=short))
     assert sent.types() == ["tts_stream", "tts_stream_end"] * 2
     assert sent.loud_ms() == 20
+
+
+def test_what_follows_from_the_end_of_a_reply_is_told_after_it() -> None:
+    """The turn's account is given in the moment in which the last frame is taken, and that has not been sent yet."""
+    sent = run(conversation(4_000, (100, ask), wants={"rtvi": True}))
+    last_sound = max(n for n, (_, m) in enumerate(sent.messages) if m["type"] == "tts_stream")
+    assert [m["type"] for _, m in sent.messages[last_sound + 1 :]] == [
+        "tts_stream_end",
+        "bot-output",
+        "bot-tts-stopped",
+        "bot-stopped-speaking",
+        "server-message",
+        "metrics",
+    ]
 
 
 @pytest.mark.parametrize("at_ms", range(100, 3_400, 50))

@@ -13,7 +13,7 @@ from media_server.app import HUB
 from pipeline.audio import SPEECH_RATE_HZ, silence
 from pipeline.events import Message
 
-from .raw_pcm import CHARACTER_MS, Http, calling, serving, sound, types
+from .raw_pcm import CHARACTER_MS, Http, calling, rtvi, serving, sound, types
 from .recordings import recording
 from .rtc import until
 
@@ -145,6 +145,43 @@ def test_the_detectors_numbers_are_the_clients(tmp_path: Path) -> None:
                 await caller.say(quiet)
                 await caller.until("tts_stream_end")
                 assert history(http)[0].text.startswith("This is what you said.")
+
+    asyncio.run(main())
+
+
+def test_who_wants_rtvi_gets_the_words_and_the_account_of_a_spoken_turn(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as http, calling(http, configured=False) as caller:
+            await caller.configure(rtvi=True)
+            assert (await caller.next())["type"] == "bot-ready"
+            await caller.say(WORDS)
+            came = await caller.until("server-message")
+            kinds = types(came)
+            [final] = [m["data"] for m in rtvi(came) if m["type"] == "user-transcription" and m["data"]["final"]]
+            assert final["text"] == history(http)[0].text
+            assert kinds.index("user-started-speaking") < kinds.index("user-stopped-speaking")
+            assert kinds.index("bot-started-speaking") < kinds.index("tts_stream")
+            assert kinds[-5:] == ["tts_stream_end", "bot-output", "bot-tts-stopped", "bot-stopped-speaking", kinds[-1]]
+            turn = came[-1]["data"]
+            assert (turn["t"], turn["turn"], turn["interrupted"]) == ("turn", 1, False)
+            assert turn["user"] == final["text"] and turn["first_audio_ms"] > 0
+
+    asyncio.run(main())
+
+
+def test_who_wants_rtvi_throws_sound_away_before_hearing_why(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, VOCAL_ECHO_TEXT=LONG) as http, calling(http, configured=False) as caller:
+            await caller.configure(rtvi=True)
+            await caller.tell("transcript", text="first")
+            await caller.until("tts_stream")
+            await caller.tell("transcript", text="second")
+            kinds = types(await caller.until("bot-stopped-speaking"))
+            begin = kinds.index("new_conversation_turn")
+            assert kinds[begin : begin + 3] == ["new_conversation_turn", "tts_stream_end", "bot-interrupted"]
+            assert kinds[-1] == "bot-stopped-speaking"
+            await caller.connection.close()
+            await until_nobody_is_left(http)
 
     asyncio.run(main())
 

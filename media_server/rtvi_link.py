@@ -24,6 +24,10 @@ MAX_WAITING = 256
 MAX_BUFFERED_BYTES = 1_048_576
 """What may wait for a client that does not acknowledge; beyond it messages are dropped."""
 
+IN_FLIGHT_MS = 150
+"""What was said before the talk button was released and comes after the message about it: a microphone's buffers, the
+encoder and the network's jitter hold sound back, and nothing holds back messages."""
+
 MESSAGES_PER_S = 50.0
 BURST = 200.0
 
@@ -82,6 +86,8 @@ class RtviLink:
         match asked:
             case SendText():
                 self._take_text(asked)
+            case ClientMessage(name="speech_start" | "speech_end"):
+                self._press(asked)
             case ClientMessage():
                 self._send(self._rtvi.reject(asked, f"there is nothing here that answers {asked.name!r}"))
             case Disconnect():
@@ -90,6 +96,16 @@ class RtviLink:
                 pass
             case _:
                 assert_never(asked)
+
+    def _press(self, asked: ClientMessage) -> None:
+        if self._session is None:
+            self._send(self._rtvi.reject(asked, "this connection only listens: press where you speak"))
+            return
+        if asked.name == "speech_start":
+            self._session.start_speech()
+        else:
+            self._session.end_speech(in_flight_ms=IN_FLIGHT_MS)
+        self._send(self._rtvi.respond(asked, None))
 
     def _take_text(self, words: SendText) -> None:
         if self._session is None:

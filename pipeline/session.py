@@ -16,7 +16,7 @@ from typing import Literal, Self, assert_never
 from . import turn_actions as act
 from .agents import Agent
 from .answering import Answering
-from .audio import Pcm
+from .audio import SAMPLES_PER_MS, Pcm
 from .engines import Engines
 from .events import EngineFailed, Event, SessionClosed, SpeechEnded, SpeechStarted, TranscriptUpdated, TurnEnded
 from .history import History
@@ -71,6 +71,7 @@ class Session:
         self._listeners: list[Callable[[Event], None]] = []
         self._turn = 0
         self._words_final_s: float | None = None
+        self._release_samples: int | None = None
         self._deaf = False
         self._closed = False
 
@@ -135,18 +136,20 @@ class Session:
         """
         if self._closed or self._deaf:
             return
+        self._release_samples = None
         ear = self._listening.ear
         self._tell(ear.press())
         self._act(self._turn_taking.pressed(ear.heard_samples))
 
-    def end_speech(self) -> None:
+    def end_speech(self, *, in_flight_ms: int = 0) -> None:
         """The talk button is released: the turn is over, and answered the moment its words are final.
 
-        A press without words is no turn. Without a press nothing happens.
+        So much of the caller's sound from before the release has yet to be pushed (``in_flight_ms``): it belongs to the
+        turn, which ends after it. Pressed again before that, the button was never released. A press without words is
+        no turn. Without a press nothing happens.
         """
-        ear = self._listening.ear
-        self._tell(ear.release())
-        self._act(self._turn_taking.released(ear.heard_samples))
+        self._release_samples = self._listening.ear.heard_samples + in_flight_ms * SAMPLES_PER_MS
+        self._release_when_heard()
 
     def interrupt(self) -> None:
         """Stop the agent at once. Synchronous: when it returns, the next frame is silent."""
@@ -166,6 +169,14 @@ class Session:
             self._speech(event)
         ear = self._listening.ear
         self._act(self._turn_taking.received(ear.heard_samples, ear.last_speech_samples, stirring=ear.stirring))
+        self._release_when_heard()
+
+    def _release_when_heard(self) -> None:
+        ear = self._listening.ear
+        if self._release_samples is not None and ear.heard_samples >= self._release_samples:
+            self._release_samples = None
+            self._tell(ear.release())
+            self._act(self._turn_taking.released(ear.heard_samples))
 
     def _detector_failed(self, error: Exception) -> None:
         """Listen no more, and let the agent go on if it was held: the call lives on typed words."""

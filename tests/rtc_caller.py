@@ -48,6 +48,7 @@ class Mouth:
     def __init__(self) -> None:
         self.format = AudioFormat(24_000)
         self.speaking = False
+        self.spoken_frames = 0
         self._frame = 0
         self._origin_s: float | None = None
 
@@ -56,6 +57,7 @@ class Mouth:
         self._origin_s = loop.time() if self._origin_s is None else self._origin_s
         await asyncio.sleep(self._origin_s + self._frame * 0.02 - loop.time())
         pts, self._frame = self._frame * 480, self._frame + 1
+        self.spoken_frames += self.speaking
         phase = np.arange(pts, pts + 480) * 2 * np.pi * 440 / 24_000
         pcm = (np.sin(phase) * (9_000 if self.speaking else 0)).astype(np.int16)
         return AudioFrame(pcm, 24_000, pts, not self.speaking)

@@ -8,20 +8,23 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from aiortc.rtcsctptransport import WEBRTC_STRING
 
 from media_server.hub import Call, Hub, HubListener, Limits
 from media_server.peer import PeerLimits, rtc_servers
-from media_server.rtc_calls import CallLimits, RtcCalls
+from media_server.rtc_calls import CallLimits, MakeSession, RtcCalls
 from pipeline.errors import Overloaded, ProtocolError
 from pipeline.history import History
 from pipeline.playout import Playout
 from pipeline.session import Session, SessionSettings
 from pipeline.turn_taking import TurnSettings
 from signaling.calls import Candidate, Offer
+from tests.fakes import FakeStt
 from tests.rtc import complaints, until
 from tests.rtc_caller import Caller, find_agent, stand_ins
 
@@ -43,9 +46,11 @@ class Ends:
 
 
 @asynccontextmanager
-async def listened(listener: HubListener, servers: Any = tuple, **limits: Any) -> AsyncIterator[RtcCalls]:
+async def listened(
+    listener: HubListener, servers: Any = tuple, make: MakeSession = make_session, **limits: Any
+) -> AsyncIterator[RtcCalls]:
     async with Hub(Limits(max_lag_ms=10_000), listener) as hub:
-        yield RtcCalls(hub, make_session, find_agent, servers, CallLimits(peer=PeerLimits(**limits)))
+        yield RtcCalls(hub, make, find_agent, servers, CallLimits(peer=PeerLimits(**limits)))
 
 
 @asynccontextmanager
@@ -100,6 +105,55 @@ def test_typed_words_are_answered_and_a_client_is_told_that_the_bot_is_ready() -
             await until(lambda: caller.loud_samples > 2_000)
             caller.send("client-message", t="weather")
             await caller.hears("error-response")
+
+    run(main)
+
+
+def test_push_to_talk_over_the_data_channel_cuts_off_nothing_of_what_was_said() -> None:
+    """A release overtakes the last 100 ms of sound, as it does where a microphone and an encoder hold them back."""
+
+    async def main() -> None:
+        stt = FakeStt(("first part", "and last"))
+        ears = replace(stand_ins(), stt=stt)
+
+        async def make(agent: Any, playout: Playout, history: History | None) -> Session:
+            return Session(agent, ears, playout, QUICK, history)
+
+        async with hub(make=make) as calls, called(calls) as caller:
+            await until(lambda: caller.channel is not None and caller.channel.readyState == "open")
+            caller.send("client-message", t="speech_start", d=None)
+            await caller.hears("user-started-speaking")
+            assert (await caller.hears("server-response"))["data"] == {"t": "speech_start", "d": None}
+            await caller.say(0.5)
+            await asyncio.sleep(0.6)
+            assert "user-llm-text" not in caller.kinds(), "a pause three times as long as one that ends a turn"
+            caller.mouth.speaking = True
+            await asyncio.sleep(0.5)
+            caller.send("client-message", t="speech_end")
+            await asyncio.sleep(0.1)
+            caller.mouth.speaking = False
+            await caller.hears("user-llm-text")
+            [turn] = [m for m in caller.messages if m["type"] == "user-llm-text"]
+            assert turn["data"]["text"] == "first part" and stt.calls == 1
+            heard = np.concatenate([frame.pcm for frame in stt.frames]).astype(float)
+            loud = [np.sqrt(np.mean(window**2)) > 3_000 for window in np.array_split(heard, len(heard) // 320)]
+            assert sum(loud) == pytest.approx(caller.mouth.spoken_frames, abs=2)
+            assert not any(loud[-2:]), "the turn ends after its last sound"
+            await caller.hears("bot-started-speaking")
+
+    run(main)
+
+
+def test_who_only_listens_has_no_button() -> None:
+    async def main() -> None:
+        speaker, listener = Caller("sendonly", data=False), Caller("recvonly")
+        async with hub() as calls, called(calls, speaker), called(calls, listener, listen_to=speaker.call_id):
+            await until(lambda: listener.channel is not None and listener.channel.readyState == "open")
+            for button in ("speech_start", "speech_end"):
+                listener.messages.clear()
+                listener.send("client-message", t=button)
+                assert "only listens" in (await listener.hears("error-response"))["data"]["error"]
+            assert listener.kinds() == ["error-response"]
 
     run(main)
 

@@ -84,6 +84,33 @@ def test_the_reply_stops_at_the_press() -> None:
     assert played.history[1].text == played.all(ReplyInterrupted)[0].heard
 
 
+def release_early(session: Session) -> None:
+    session.end_speech(in_flight_ms=150)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.3])
+def test_what_a_release_overtook_belongs_to_the_turn(delay_s: float) -> None:
+    """Released at 601 ms, 8 frames (160 ms) before the last of what was said until then came in."""
+    stt = FakeStt(delay_s=delay_s)
+    script = "(" + "#" * 60 + "." * 300
+    played = play(script, engines(stt), settings=SETTINGS, at=(601, release_early))
+    assert played.at(TurnEnded) == 760 + 1000 * delay_s and said(played) == ["hello there"]
+    assert played.all(SpeechEnded) == [SpeechEnded(38 * S)] and stt.frames[-1].pts + S == 38 * S
+    assert played.all(ReplyInterrupted) == [], "what comes after that trails"
+
+
+def test_pressed_again_before_it_was_all_heard_the_button_was_never_released() -> None:
+    script = "(" + "#" * 33 + "(" + "#" * 60 + ")" + "." * 300
+    played = play(script, settings=SETTINGS, at=(601, release_early))
+    assert said(played) == ["hello there"] and played.at(TurnEnded) == 93 * FRAME_MS
+    assert len(played.all(SpeechStarted)) == 1 and played.all(SpeechEnded) == [SpeechEnded(93 * S)]
+
+
+def test_typed_words_while_a_release_waits_are_the_turn() -> None:
+    played = play("(" + "#" * 33 + "T" + "." * 300, settings=SETTINGS, at=(601, release_early))
+    assert said(played) == ["typed"] and played.all(SpeechEnded) == [SpeechEnded(38 * S)]
+
+
 @pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.35, 1.0])
 @pytest.mark.parametrize("trailing", [1, 3, 5, 20, 60])
 def test_speech_that_trails_after_the_release_neither_belongs_to_the_turn_nor_interrupts(

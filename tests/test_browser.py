@@ -47,7 +47,7 @@ METER = """() => {
 }"""
 
 AUDIBLE = 0.01
-INTERRUPTIONS = 3
+INTERRUPTIONS = 2
 
 Levels = list[tuple[float, float, float]]
 

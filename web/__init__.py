@@ -45,7 +45,7 @@ def add_routes(app: web.Application) -> None:
 
 
 def _url(path: Path) -> str:
-    """Return where a file is found: a page under its name, ``index`` at the root, everything else below ``/static/``."""
+    """Return where a file is found: a page under its name (``index`` is the root), the rest below ``/static/``."""
     name = path.relative_to(STATIC).as_posix()
     if path.suffix == ".html":
         return f"/{name.removesuffix('.html').removesuffix('index')}"

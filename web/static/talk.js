@@ -20,6 +20,8 @@ import { choose, chosen } from "./settings.js";
 
 const CALL_BUTTON = { idle: "Start talking", connecting: "Cancel", waiting: "Cancel", connected: "Hang up", reconnecting: "Hang up" };
 const FLOOR = { nobody: "Listening", caller: "Listening to you", thinking: "Thinking", agent: "Speaking" };
+/** What was said before the button was let go is on its way through the browser for as long as this. */
+const TRAILING_MS = 150;
 const HELD_BACK = "Your browser holds the sound back. Click anywhere to hear the agent.";
 
 const page = {
@@ -55,6 +57,7 @@ export class TalkView {
   #beganMs = 0;
   /** When a server without room is asked again. */ #againMs = 0;
   #clock = 0;
+  #trailing = 0;
   #agents = new AgentChoice(page.agent);
   #captions = new Captions(get("captions", HTMLOListElement));
   #orb = new Orb(get("orb", HTMLCanvasElement), get("strip", HTMLCanvasElement));
@@ -205,9 +208,14 @@ export class TalkView {
   /** @param {boolean} held */
   #holdToTalk(held) {
     this.#held = held;
-    this.#call?.mute(!held);
-    if (held) this.#call?.startSpeech();
-    else this.#call?.endSpeech();
+    clearTimeout(this.#trailing);
+    if (held) {
+      this.#call?.mute(false);
+      this.#call?.startSpeech();
+    } else {
+      this.#call?.endSpeech();
+      this.#trailing = setTimeout(() => this.#call?.mute(!this.#held), TRAILING_MS);
+    }
     this.#draw();
   }
 

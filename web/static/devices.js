@@ -9,19 +9,19 @@ const SYSTEM = "The system's own";
 export const CAN_CHOOSE_SPEAKER = "setSinkId" in HTMLMediaElement.prototype;
 
 /**
- * Keep a list of devices in a select, and tell of a choice.
+ * Keep a list of devices in a select, and tell of a choice. Returns what asks anew which there are.
  * @param {HTMLSelectElement} select
  * @param {"microphone" | "speaker"} name
- * @param {(deviceId: string) => void | Promise<void>} use
+ * @param {(deviceId: string) => void} use
  */
 export function offerDevices(select, name, use) {
   select.addEventListener("change", () => {
     choose(name, select.value);
-    void use(select.value);
+    use(select.value);
   });
-  const fill = () => void refill(select, name);
-  navigator.mediaDevices?.addEventListener("devicechange", fill);
-  fill();
+  const fill = () => refill(select, name);
+  navigator.mediaDevices?.addEventListener("devicechange", () => void fill());
+  void fill();
   return fill;
 }
 

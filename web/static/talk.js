@@ -5,15 +5,15 @@ import { useKey } from "./api.js";
 import { Call } from "./call.js";
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
-import { CAN_CHOOSE_SPEAKER, offerDevices } from "./devices.js";
 import { get } from "./dom.js";
 import { busyWords, explain, needsKey, seconds } from "./errors.js";
 import { Latency } from "./latency.js";
 import { Levels } from "./levels.js";
 import { Network } from "./network.js";
+import { Options, useSpeaker } from "./options.js";
 import { Orb } from "./orb.js";
 import { offerPushToTalk } from "./push_to_talk.js";
-import { choose, chosen } from "./settings.js";
+import { choose } from "./settings.js";
 
 /** @typedef {import("./rtvi.js").Message} Message */
 /** @typedef {"idle" | import("./call.js").Phase} Phase */
@@ -34,11 +34,6 @@ const page = {
   alert: get("alert", HTMLDivElement),
   keyForm: get("key-form", HTMLFormElement),
   key: get("key", HTMLInputElement),
-  microphone: get("microphone", HTMLSelectElement),
-  speaker: get("speaker", HTMLSelectElement),
-  way: get("way", HTMLSelectElement),
-  pushToTalk: get("push-to-talk", HTMLInputElement),
-  showLatency: get("show-latency", HTMLInputElement),
   hint: get("hint", HTMLParagraphElement),
   composer: get("composer", HTMLFormElement),
   text: get("text", HTMLInputElement),
@@ -69,17 +64,18 @@ export class TalkView {
   });
   #network = new Network(
     get("network-hint", HTMLElement), get("network-facts", HTMLDListElement), get("network-plots", HTMLDivElement));
-  #refillMicrophones = offerDevices(page.microphone, "microphone", (id) => this.#useMicrophone(id));
-  #refillSpeakers = CAN_CHOOSE_SPEAKER ? offerDevices(page.speaker, "speaker", (id) => this.#useSpeaker(id)) : () => {};
+  #options = new Options({
+    microphone: (id) => void this.#useMicrophone(id),
+    speaker: (id) => void this.#useSpeaker(id),
+    pushToTalk: (wanted) => this.#setPushToTalk(wanted),
+  });
   #letGo = offerPushToTalk(page.press, {
-    canPress: () => this.#phase === "connected" && page.pushToTalk.checked,
+    canPress: () => this.#phase === "connected" && this.#options.pushToTalk,
     press: () => this.#holdToTalk(true),
     release: () => this.#holdToTalk(false),
   });
 
   constructor() {
-    get("speaker-field", HTMLLabelElement).hidden = !CAN_CHOOSE_SPEAKER;
-    this.#remember();
     page.call.addEventListener("click", () => (this.#call ? this.#call.hangUp() : this.#start()));
     page.mute.addEventListener("click", () => this.#toggleMute());
     page.composer.addEventListener("submit", (event) => this.#sendText(event));
@@ -125,9 +121,9 @@ export class TalkView {
     };
     this.#call = new Call(listener, {
       agent: this.#agents.id,
-      way: page.way.value === "websocket" ? "websocket" : "webrtc",
-      deviceId: page.microphone.value,
-      muted: page.pushToTalk.checked,
+      way: this.#options.way,
+      deviceId: this.#options.microphoneId,
+      muted: this.#options.pushToTalk,
     });
     this.#network.follow(() => this.#call?.stats() ?? Promise.resolve(null));
     this.#clock = setInterval(() => this.#draw(), 250);
@@ -142,10 +138,9 @@ export class TalkView {
       this.#steady = true;
       this.#complain("");
       page.hint.hidden = true;
-      this.#refillMicrophones();
-      this.#refillSpeakers();
+      this.#options.refill();
       // Space would press the button that began the call, which hangs up now.
-      if (page.pushToTalk.checked && document.activeElement === page.call) this.#draw(), page.press.focus();
+      if (this.#options.pushToTalk && document.activeElement === page.call) this.#draw(), page.press.focus();
     }
     if (phase === "waiting" && detail) {
       this.#againMs = performance.now() + 1000 * detail.seconds;
@@ -162,7 +157,7 @@ export class TalkView {
   #play = (stream) => {
     page.voice.srcObject = stream;
     this.#levels?.watch("agent", stream);
-    this.#useSpeaker(page.speaker.value);
+    void this.#useSpeaker(this.#options.speakerId);
     page.voice.play().catch(() => {
       if (page.voice.srcObject !== stream) return;
       this.#complain(HELD_BACK);
@@ -199,7 +194,7 @@ export class TalkView {
   // What the caller does
 
   #toggleMute() {
-    if (this.#phase !== "connected" || page.pushToTalk.checked) return;
+    if (this.#phase !== "connected" || this.#options.pushToTalk) return;
     this.#muted = !this.#muted;
     this.#call?.mute(this.#muted);
     this.#draw();
@@ -230,11 +225,16 @@ export class TalkView {
   }
 
   /** @param {string} deviceId */
-  #useSpeaker(deviceId) {
-    const voice = /** @type {any} */ (page.voice);
-    if (CAN_CHOOSE_SPEAKER && (voice.sinkId ?? "") !== deviceId) {
-      voice.setSinkId(deviceId).catch(() => this.#complain("That speaker cannot be used. Choose another one."));
-    }
+  async #useSpeaker(deviceId) {
+    await useSpeaker(page.voice, deviceId).catch(() => this.#complain("That speaker cannot be used. Choose another one."));
+  }
+
+  /** @param {boolean} wanted */
+  #setPushToTalk(wanted) {
+    this.#letGo();
+    this.#muted = false;
+    this.#call?.mute(wanted);
+    this.#draw();
   }
 
   /** @param {SubmitEvent} event */
@@ -266,25 +266,6 @@ export class TalkView {
     if (!this.#call) this.#start();
   }
 
-  /** Keep in the browser what is chosen here. */
-  #remember() {
-    page.way.value = chosen("way", "webrtc");
-    page.pushToTalk.checked = chosen("push-to-talk") === "yes";
-    page.showLatency.checked = chosen("latency", "yes") === "yes";
-    page.way.addEventListener("change", () => choose("way", page.way.value));
-    page.pushToTalk.addEventListener("change", () => {
-      choose("push-to-talk", page.pushToTalk.checked ? "yes" : "");
-      this.#letGo();
-      this.#muted = false;
-      this.#call?.mute(page.pushToTalk.checked);
-      this.#draw();
-    });
-    page.showLatency.addEventListener("change", () => {
-      choose("latency", page.showLatency.checked ? "yes" : "no");
-      this.#draw();
-    });
-  }
-
   // What it looks like
 
   /** @param {string} text */
@@ -296,10 +277,9 @@ export class TalkView {
   /** Draw everything that follows from the state above, except captions. @param {{steady?: boolean}} [change] */
   #draw({ steady = this.#steady } = {}) {
     this.#steady = steady;
-    const [phase, connected, presses] = [this.#phase, this.#phase === "connected", page.pushToTalk.checked];
+    const [phase, connected, presses] = [this.#phase, this.#phase === "connected", this.#options.pushToTalk];
     document.body.dataset.phase = phase;
     document.body.dataset.floor = this.#conversation.floor;
-    document.body.dataset.latency = page.showLatency.checked ? "shown" : "hidden";
     setText(page.call, CALL_BUTTON[phase]);
     page.call.classList.toggle("stop", phase !== "idle");
     page.call.classList.toggle("primary", phase === "idle");
@@ -309,7 +289,8 @@ export class TalkView {
     page.press.hidden = !connected || !presses;
     page.press.setAttribute("aria-pressed", String(this.#held));
     page.text.disabled = page.send.disabled = !connected;
-    page.agent.disabled = page.way.disabled = phase !== "idle";
+    page.agent.disabled = phase !== "idle";
+    this.#options.lock(phase !== "idle");
     page.timer.hidden = !this.#beganMs || phase === "idle";
     setText(page.timer, clockTime(performance.now() - this.#beganMs));
     setText(page.status, this.#statusWords());
@@ -327,7 +308,7 @@ export class TalkView {
     }
     if (!this.#steady) return "The connection is unsteady";
     if (this.#conversation.floor !== "nobody") return FLOOR[this.#conversation.floor];
-    if (page.pushToTalk.checked && !this.#held) return "Hold the space bar to talk";
+    if (this.#options.pushToTalk && !this.#held) return "Hold the space bar to talk";
     return this.#muted ? "You are muted" : FLOOR.nobody;
   }
 }

@@ -26,8 +26,9 @@ from signaling.ice import IceServers, tuples
 from signaling.routes import SignalingConfig, add_guard
 from signaling.routes import add_routes as add_signaling_routes
 
-from . import health
+from . import engine_list, health
 from .config import Config
+from .engine_list import ENGINE_LIST, EngineList
 from .engine_set import EngineSet
 from .hub import Hub, HubListener, Limits
 from .metrics import Metrics
@@ -52,11 +53,13 @@ VOICED: tuple[Kind, ...] = ("llm", "tts")
 def create_app(config: Config) -> web.Application:
     """Put the server together. Engines are created when the application starts: EngineUnavailable comes then."""
     app = _new_app(config, SERVED)
-    app.cleanup_ctx.extend([_open_services, partial(_open_engines, config.engine_names()), _open_catalogue, _open_hub])
+    engines = partial(_open_engines, config.engine_names())
+    app.cleanup_ctx.extend([_open_services, engines, _open_engine_list, _open_catalogue, _open_hub])
     app.on_shutdown.append(_hang_up)
     add_signaling_routes(app, SignalingConfig(_ice(config), _access(config)))
     handler.add_routes(app.router)
     catalogue_routes.add_routes(app.router)
+    engine_list.add_routes(app.router)
     health.add_routes(app.router, app[METRICS], lambda: _why_not_ready(app))
     page.add_routes(app)
     return app
@@ -100,6 +103,12 @@ async def _open_engines(wanted: Mapping[Kind, str], app: web.Application) -> Asy
     start_service = app[SUPERVISOR].start if SUPERVISOR in app else None  # a service is its engine's own process
     async with EngineSet(wanted, app[CONFIG].settings, start_service) as engines:
         app[ENGINE_SET] = app[ENGINES] = engines
+        yield
+
+
+async def _open_engine_list(app: web.Application) -> AsyncIterator[None]:
+    async with EngineList(app[ENGINE_SET].named_settings, app[ENGINE_SET].served) as engines:
+        app[ENGINE_LIST] = engines
         yield
 
 

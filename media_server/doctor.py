@@ -7,15 +7,10 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from pipeline.engines import Kind, Settings, Usable, usable
+from pipeline.engines import Kind, Settings
 
-KINDS: dict[Kind, str] = {
-    "vad": "speech detection",
-    "stt": "speech-to-text",
-    "llm": "language model",
-    "tts": "text-to-speech",
-    "turn": "end of turn",
-}
+from .engine_list import KINDS, Listed, expected
+
 LIBRARIES = ("aiortc", "aioice", "av", "aiohttp", "uvloop", "numpy", "onnxruntime", "faster-whisper")
 
 
@@ -37,16 +32,12 @@ def _version(name: str) -> str:
 
 
 def _engines(kind: Kind, settings: Settings) -> Iterator[str]:
-    described = usable(kind, settings)
-    wanted = settings.get(f"VOCAL_{kind.upper()}", "auto")
-    chosen = next((name for name, found in described if found.lacks is None and found.rank >= 0), None)
     yield ""
-    yield f"{KINDS[kind]} (VOCAL_{kind.upper()}={wanted})"
-    for name, found in described:
-        mark = "*" if name == (chosen if wanted == "auto" else wanted) else " "
-        yield f" {mark} {name:<18} {_state(found)}"
+    yield f"{KINDS[kind]} (VOCAL_{kind.upper()}={settings.get(f'VOCAL_{kind.upper()}', 'auto')})"
+    for engine in expected(kind, settings):
+        yield f" {'*' if engine.chosen else ' '} {engine.name:<18} {_state(engine)}"
 
 
-def _state(found: Usable) -> str:
-    state = f"{'usable':<12}{found.note}" if found.lacks is None else f"{'not usable':<12}lacks: {found.lacks}"
-    return state if found.rank >= 0 else f"{state} (only by name)"
+def _state(engine: Listed) -> str:
+    state = f"{'usable':<12}{engine.note}" if engine.usable else f"{'not usable':<12}lacks: {engine.lacks}"
+    return f"{state} (only by name)" if engine.by_name_only else state

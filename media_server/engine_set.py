@@ -82,6 +82,11 @@ class EngineSet:
         """Return the server's own choice of each kind."""
         return self._served
 
+    @property
+    def named_settings(self) -> Settings:
+        """The settings of an engine that is created when it is named: what is not here by then is not downloaded."""
+        return {**self._settings, "VOCAL_OFFLINE": "1"}
+
     async def get(self, kind: Kind, name: str | None = None) -> Chosen:
         """See ``EngineSource.get``. Canceling is safe: the engine is created for the next one who asks."""
         own = self._served.get(kind)
@@ -92,7 +97,7 @@ class EngineSet:
             raise ProtocolError(
                 f"there is no {kind} engine {str(name)[:64]!r} here; known: {', '.join(known)}", param=kind
             )
-        task = self._creating.get((kind, name)) or self._create(kind, name, {**self._settings, "VOCAL_OFFLINE": "1"})
+        task = self._creating.get((kind, name)) or self._create(kind, name, self.named_settings)
         return await asyncio.shield(task)
 
     async def for_agent(self, agent: Agent) -> tuple[Agent, Engines]:

@@ -92,8 +92,8 @@ class LanguageModel(Protocol):
 class TextToSpeech(Protocol):
     """Speak a clause. ``rate_hz`` is the rate of what ``synthesize`` yields.
 
-    An engine that clones voices says so with an attribute ``clones = True`` (see `clones`): it takes ``sample:`` and
-    the SHA-256 of a sample (`pipeline.voices`) as a voice. Others are never given one.
+    An engine that clones voices says so with an attribute ``clones = True`` (see `clones`), its module with ``CLONES``:
+    it takes ``sample:`` and the SHA-256 of a sample (`pipeline.voices`) as a voice. Others are never given one.
 
     An engine that can join the clauses of a reply has a method ``open`` (see `pipeline.reply_speech`).
     """
@@ -257,6 +257,11 @@ def voice_maker(tts: object) -> VoiceMaker | None:
 def voice_makers() -> list[str]:
     """Return the names of the speech engines whose vendors make voices."""
     return [name for name in names("tts") if getattr(module("tts", name), "MAKES_VOICES", False)]
+
+
+def can_clone(name: str) -> bool:
+    """Tell whether a speech engine speaks with cloned voices, its own or its vendor's, without creating it."""
+    return any(getattr(module("tts", name), fact, False) for fact in ("CLONES", "MAKES_VOICES"))
 
 
 def prepare(engine: object) -> None:

@@ -24,6 +24,8 @@ from pipeline.remote import Remote, ask_twice
 from pipeline.remote_answer import Answer, Pace
 from pipeline.tasks import closing
 
+CLONES = True
+"""A service of ours may."""
 OUR_VOICE = "default"
 OTHERS_VOICE = "alloy"
 SLOWEST, FASTEST = 0.25, 4.0

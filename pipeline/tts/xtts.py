@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CLONES = True
 INSTALL = "pip install 'vocal-node[xtts]'"
 PACKAGES = ("torch", "torchaudio", "transformers", "TTS", "safetensors")
 SETTING = "XTTS_MODEL_PATH"
@@ -57,7 +58,7 @@ class XttsTextToSpeech:
     """One model and one thread; sentences of all sessions are spoken in one batch."""
 
     rate_hz = VOICE_RATE_HZ
-    clones = True
+    clones = CLONES
 
     def __init__(self, voices: Voices, texts: Texts, speech: Speech, seed: int | None) -> None:
         self._voices = voices

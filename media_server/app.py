@@ -7,6 +7,7 @@ the routes answer. End, in reverse: the hub hangs up what is left, then the engi
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -20,22 +21,25 @@ from compat_ws.routes import add_service_routes
 from pipeline.catalogue import Catalogue
 from pipeline.engines import Kind
 from pipeline.voices import VoiceSamples
-from signaling.auth import Access
+from signaling.auth import Access, Operators
 from signaling.calls import CALLS
 from signaling.ice import IceServers, tuples
 from signaling.routes import SignalingConfig, add_guard
 from signaling.routes import add_routes as add_signaling_routes
 
-from . import engine_list, health
+from . import engine_list, health, operating, version
 from .config import Config
 from .engine_list import ENGINE_LIST, EngineList
 from .engine_set import EngineSet
 from .hub import Hub, HubListener, Limits
+from .log import complaints
 from .metrics import Metrics
+from .operating import OPERATORS, STATUS
 from .opus import libopus
 from .output import console
 from .rtc_calls import RtcCalls
 from .sessions import SessionMaker, WebSocketSessions, session_settings
+from .status import StatusBoard
 from .supervisor import Supervisor
 
 CONFIG: web.AppKey[Config] = web.AppKey("config", Config)
@@ -52,15 +56,17 @@ VOICED: tuple[Kind, ...] = ("llm", "tts")
 
 def create_app(config: Config) -> web.Application:
     """Put the server together. Engines are created when the application starts: EngineUnavailable comes then."""
-    app = _new_app(config, SERVED)
+    app, access = _new_app(config, SERVED), _access(config)
+    app[OPERATORS] = Operators(access)
     engines = partial(_open_engines, config.engine_names())
-    app.cleanup_ctx.extend([_open_services, engines, _open_engine_list, _open_catalogue, _open_hub])
+    app.cleanup_ctx.extend([_open_services, engines, _open_engine_list, _open_catalogue, _open_hub, _open_status])
     app.on_shutdown.append(_hang_up)
-    add_signaling_routes(app, SignalingConfig(_ice(config), _access(config)))
+    add_signaling_routes(app, SignalingConfig(_ice(config), access))
     handler.add_routes(app.router)
     catalogue_routes.add_routes(app.router)
     engine_list.add_routes(app.router)
     health.add_routes(app.router, app[METRICS], lambda: _why_not_ready(app))
+    operating.add_routes(app.router)
     page.add_routes(app)
     return app
 
@@ -90,7 +96,7 @@ def _ice(config: Config) -> IceServers:
 
 
 def _access(config: Config) -> Access:
-    return Access(config.host, config.api_keys, config.origins)
+    return Access(config.host, config.api_keys, config.origins, operator_keys=config.operator_keys)
 
 
 async def _open_services(app: web.Application) -> AsyncIterator[None]:
@@ -125,12 +131,27 @@ async def _open_hub(app: web.Application) -> AsyncIterator[None]:
     libopus()  # found and loaded now, or the first caller's first packet would wait for it
     make_session = SessionMaker(app[ENGINE_SET], session_settings(config), metrics)
     limits = Limits(max_sessions=config.max_sessions, max_lag_ms=config.max_loop_lag_ms)
-    listener = HubListener(metrics.call_opened, metrics.call_closed, metrics.refused, metrics.lag_ms.observe)
+    listener = HubListener(metrics.call_opened, metrics.call_closed, metrics.refused, metrics.lagged)
     async with Hub(limits, listener) as hub:
         app[HUB] = hub
         app[SESSIONS] = WebSocketSessions(hub, make_session, catalogue)
         app[CALLS] = RtcCalls(
             hub, make_session, catalogue.find, lambda: tuples(ice.issue(datetime.now(UTC).timestamp(), "server"))
+        )
+        yield
+
+
+async def _open_status(app: web.Application) -> AsyncIterator[None]:
+    with complaints() as kept:
+        app[STATUS] = StatusBoard(
+            version=version(),
+            hub=app[HUB],
+            metrics=app[METRICS],
+            engines=app[ENGINE_SET],
+            supervisor=app[SUPERVISOR],
+            complaints=kept,
+            why_not_ready=partial(_why_not_ready, app),
+            since_s=time.monotonic(),
         )
         yield
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import version
 from .parentage import Parent, inherit
-from .services import REMOTE, SERVICES, variable
+from .services import REMOTE, SERVICES, own_key, variable
 
 if TYPE_CHECKING:
     from pipeline.engines import Kind
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vocal-node", description="Speak with an AI, in real time.")
-    parser.add_argument("--version", action="version", version=f"vocal-node {_version()}")
+    parser.add_argument("--version", action="version", version=f"vocal-node {version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="start the server: page and API on http://localhost:8000"))
     _add_service(commands.add_parser("service", help="start one service alone, on a port of its own"))
@@ -66,13 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(commands.add_parser("doctor", help="tell which engines are usable here, and what the others lack"))
     _add_models(commands.add_parser("models", help="list the models that engines load, and fetch them"))
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("vocal-node")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
@@ -201,11 +194,10 @@ def _call(args: argparse.Namespace) -> int:
     from .log import configure
 
     configure(log_level)
-    keys = settings.get("VOCAL_API_KEYS", "").split(",")
     plan = caller.Plan(
         file=args.file,
         url=(args.url or f"http://localhost:{settings.get('VOCAL_PORT', '8000')}").rstrip("/"),
-        key=args.key or keys[0].strip() or None,
+        key=args.key or own_key(settings) or None,
         agent=args.agent,
         out=args.out,
         repeat=max(1, args.repeat),

@@ -57,6 +57,7 @@ class Config(BaseModel):
     tts_port: int = Field(8003, ge=0, le=65535, description="a port from 0 (any free one) to 65535")
     insecure: bool = Field(False, description="1 or 0; 1 serves other machines without a key")
     api_keys: Words = Field((), repr=False, description="keys, separated by commas")
+    operator_keys: Words = Field((), repr=False, description="keys, separated by commas")
     origins: Annotated[Words, AfterValidator(_check_origins)] = Field(
         (), description="origins such as https://example.org, separated by commas"
     )
@@ -121,7 +122,7 @@ def load(settings: Mapping[str, str]) -> Config:
         given["log_level"] = given["log_level"].upper()
     try:
         config = Config(**given, settings=dict(settings))
-        check_exposure(config.host, config.api_keys, config.insecure)
+        check_exposure(config.host, (*config.api_keys, *config.operator_keys), config.insecure)
     except VocalError as error:
         raise ConfigError(str(error)) from None
     except ValidationError as error:

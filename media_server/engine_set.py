@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -99,6 +99,14 @@ class EngineSet:
             )
         task = self._creating.get((kind, name)) or self._create(kind, name, self.named_settings)
         return await asyncio.shield(task)
+
+    def in_use(self) -> Iterator[tuple[Kind, Chosen]]:
+        """Yield every engine that there is: the server's own choices, then those that were named."""
+        yield from self._served.items()
+        for (kind, _), task in self._creating.items():
+            created = task.result() if task.done() else None  # one that failed is not among them any more
+            if created is not None and created is not self._served.get(kind):
+                yield kind, created
 
     async def for_agent(self, agent: Agent) -> tuple[Agent, Engines]:
         """Return the engines this agent wants, and the agent with the voice to ask its speech engine for."""

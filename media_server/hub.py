@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Literal, Self
 
 from compat_ws.backend import Transport
-from pipeline.errors import Overloaded
+from pipeline.errors import Overloaded, ProtocolError
 from pipeline.session import Session
 
 from .loop_lag import LoopLag
@@ -43,12 +44,14 @@ class HubListener:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """A call in progress. A listener shares the session of the call it listens to."""
+    """A call in progress, by the monotonic clock. A listener shares the session of the call it listens to."""
 
     id: str
     transport: Transport
     session: Session
     listens_to: str | None = None
+    way: Literal["webrtc", "websocket"] = "webrtc"
+    since_s: float = field(default_factory=time.monotonic)
 
     @property
     def label(self) -> str:
@@ -67,13 +70,14 @@ class Hub:
         self._lag = LoopLag(self.listener.lag_ms)
         self._places = 0
         self._emptied = asyncio.Event()
+        self._ending = False
 
     async def __aenter__(self) -> Self:
         self._lag.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.draining = True
+        self.draining = self._ending = True
         self._lag.stop()
         await self.close_all("server closed")
 
@@ -83,6 +87,11 @@ class Hub:
     def sessions(self) -> int:
         """Sessions that run or are being set up."""
         return self._places
+
+    @property
+    def max_sessions(self) -> int:
+        """How many there may be."""
+        return self._limits.max_sessions
 
     def why_not(self) -> str | None:
         """Return why no further session is let in (draining, full, lag), None if one is."""
@@ -109,7 +118,8 @@ class Hub:
         self.listener.refused(reason)
         match reason:
             case "draining":
-                raise Overloaded("this server is about to end; call again in a moment", retry_after_s=30)
+                words = "this server is about to end" if self._ending else "this server lets nobody in for now"
+                raise Overloaded(f"{words}; call again in a moment", retry_after_s=30)
             case "full":
                 raise Overloaded(f"all {self._limits.max_sessions} places are taken; call again later", retry_after_s=5)
             case _:
@@ -137,9 +147,17 @@ class Hub:
 
     # --- the end
 
+    def set_draining(self, draining: bool) -> None:
+        """Let nobody in any more, or again; calls that run go on. Raises ProtocolError (409) once it is ending."""
+        if self._ending and not draining:
+            raise ProtocolError("this server is about to end, which nothing undoes", param="draining", status=409)
+        if draining != self.draining:
+            log.info("draining by hand: no new sessions" if draining else "draining is over: sessions are let in again")
+        self.draining = draining
+
     async def drain(self, timeout_s: float) -> None:
         """Let nobody in any more, and wait until the last call has ended, at most ``timeout_s``."""
-        self.draining = True
+        self.draining = self._ending = True
         if self.calls:
             try:
                 async with asyncio.timeout(timeout_s):

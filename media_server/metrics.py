@@ -5,6 +5,7 @@ Each `Metrics` has its own registry, so several servers in one process do not mi
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
@@ -27,10 +28,16 @@ from compat_ws.backend import Outcome, ServiceListener
 from pipeline.engines import Kind
 from pipeline.events import EngineFailed, Event, ReplyFinished, ReplyInterrupted, TurnMeasured
 
+from .recent import Recent
+
 BUCKETS_MS = (10, 20, 40, 60, 80, 100, 150, 200, 250, 300, 400, 500, 600, 800, 1000, 1500, 2000, 3000, 5000, 10_000)
 LAG_BUCKETS_MS = (1, 2, 5, 10, 20, 40, 60, 100, 200, 500, 1000)
 
-STAGES = tuple(field.name for field in fields(TurnMeasured) if field.name.endswith("_ms"))
+RECENT_TURNS = 200
+RECENT_LAGS = 600
+"""A minute of them."""
+
+STAGES = tuple(field.name.removesuffix("_ms") for field in fields(TurnMeasured) if field.name.endswith("_ms"))
 
 CALL_COUNTERS = {
     "revoked_replies": "Replies prepared before the turn was over and thrown away because the caller went on",
@@ -96,7 +103,7 @@ class Metrics:
         # a second series beside each counter, which nobody reads
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self._process = ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.calls = CallCounts()
         self.registry.register(self.calls)
@@ -119,6 +126,10 @@ class Metrics:
         self.turn_ms = self._histogram(
             "turn_stage_ms", "When a stage was reached, after the caller's last speech sample", BUCKETS_MS, "stage"
         )
+        self.failed_s: dict[str, float] = {}
+        """When each stage failed last, on the monotonic clock."""
+        self.recent_turns = Recent(RECENT_TURNS)
+        self.recent_lags = Recent(RECENT_LAGS)
 
     def call_opened(self, call: CountedCall) -> None:
         """Count a call that has begun."""
@@ -138,6 +149,11 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count an offer that was turned away. ``reason`` is one of few."""
         self.refusals.labels(reason).inc()
+
+    def lagged(self, late_ms: float) -> None:
+        """Count how late the event loop ran a timer."""
+        self.lag_ms.observe(late_ms)
+        self.recent_lags.add(lag=late_ms)
 
     def services(self) -> ServiceListener:
         """Return what counts the requests to services."""
@@ -161,6 +177,7 @@ class Metrics:
                 self.barge_ins.inc(bool(heard))
             case EngineFailed(stage=stage, reply=reply):
                 self.failures.labels(stage).inc()
+                self.failed_s[stage] = time.monotonic()
                 if reply is not None:
                     self.replies.labels("failed").inc()
             case TurnMeasured():
@@ -169,20 +186,32 @@ class Metrics:
                 pass
 
     def _observe_turn(self, turn: TurnMeasured) -> None:
-        for stage in STAGES:
-            value = getattr(turn, stage)
-            if value is not None:
-                self.turn_ms.labels(stage.removesuffix("_ms")).observe(value)
+        values = {stage: getattr(turn, f"{stage}_ms") for stage in STAGES}
+        reached = {stage: value for stage, value in values.items() if value is not None}
+        for stage, value in reached.items():
+            self.turn_ms.labels(stage).observe(value)
+        self.recent_turns.add(**reached)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return render(self.registry)
+
+    def process(self) -> dict[str, float]:
+        """Return what the system says of this process, by the names of ``/metrics``; empty where it says nothing."""
+        return {family.name: family.samples[0].value for family in self._process.collect()}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"vocal_{name}", text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[int, ...], *labels: str) -> Histogram:
         return Histogram(f"vocal_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+
+def totals(counter: Counter) -> dict[str, int]:
+    """Return a counter's values by its label, or by an empty name where it has none."""
+    (family,) = counter.collect()
+    counted = [sample for sample in family.samples if sample.name.endswith("_total")]
+    return {next(iter(sample.labels.values()), ""): int(sample.value) for sample in counted}
 
 
 class CallCounts(Collector):

@@ -54,17 +54,27 @@ def service(kind: Kind, settings: Settings, sockets: Sequence[socket.socket]) ->
     return Program(name_of(kind), ["service", name_of(kind)], settings, sockets)
 
 
+def engine_service_name(kind: Kind, engine: str) -> str:
+    """Return the name of the service that runs one engine."""
+    return f"{name_of(kind)} {engine}"
+
+
 def engine_service(kind: Kind, engine: str, settings: Settings, sockets: Sequence[socket.socket]) -> Program:
     """Return a service with one engine for the use of this process alone."""
     own = {variable(kind): engine, "VOCAL_HOST": "127.0.0.1"}
-    return Program(f"{name_of(kind)} {engine}", ["service", name_of(kind)], {**settings, **own}, sockets)
+    return Program(engine_service_name(kind, engine), ["service", name_of(kind)], {**settings, **own}, sockets)
 
 
 def reaching(kind: Kind, url: str, settings: Settings) -> dict[str, str]:
     """Return the settings with which ``openai_compatible`` reaches a service of ours."""
-    key = settings.get("VOCAL_API_KEYS", "").split(",")[0].strip()
-    reached = {"": REMOTE, "_URL": url, "_API_KEY": key, "_MODEL": ""}
+    reached = {"": REMOTE, "_URL": url, "_API_KEY": own_key(settings), "_MODEL": ""}
     return {**settings, **{variable(kind, suffix): value for suffix, value in reached.items()}}
+
+
+def own_key(settings: Settings) -> str:
+    """Return a key that opens what is started with these settings, empty where none is needed."""
+    keys = f"{settings.get('VOCAL_API_KEYS', '')},{settings.get('VOCAL_OPERATOR_KEYS', '')}".split(",")
+    return next((key.strip() for key in keys if key.strip()), "")
 
 
 def variable(kind: Kind, suffix: str = "") -> str:

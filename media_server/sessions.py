@@ -73,7 +73,7 @@ class WebSocketSessions:
         """See ``Sessions.open``."""
         agent = await self._catalogue.find(request)
         session = await self._make_session(agent, playout)
-        call = Call(secrets.token_urlsafe(16), transport, session)
+        call = Call(secrets.token_urlsafe(16), transport, session, way="websocket")
         tag = SESSION.set(call.label)
         try:
             async with session:

@@ -20,7 +20,7 @@ from pipeline.tasks import cancel_and_wait
 
 from .output import LAST_WORDS_S, Output, console, relayed
 from .parentage import READY, bequest
-from .services import Program, engine_service, reaching
+from .services import SERVICES, Program, engine_service, engine_service_name, reaching
 from .sockets import listen, own_address
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Child:
     def is_down(self) -> bool:
         """Whether it has answered before and does not now."""
         return self._ready_s is None and self._first.done()
+
+    @property
+    def state(self) -> str:
+        """What to say of it while it is down."""
+        return f"{self.program.name} restarts, attempt {self.restarts} in a row"
 
     async def started(self) -> None:
         """Wait until it is ready for the first time. Raises Ended if it will not be; canceling is safe."""
@@ -211,8 +216,22 @@ class Supervisor:
 
     def state(self) -> str | None:
         """Return which services do not answer just now, and how often they had to be restarted; None if all do."""
-        down = [child for child in self._children if child.is_down]
-        return "; ".join(f"{c.program.name} restarts, attempt {c.restarts} in a row" for c in down) or None
+        return "; ".join(child.state for child in self._children if child.is_down) or None
+
+    def runs(self, kind: Kind, engine: str) -> bool:
+        """Tell whether an engine has a service process here."""
+        return self._find(kind, engine) is not None
+
+    def why_down(self, kind: Kind, engine: str) -> str | None:
+        """Return why the service process of an engine does not answer just now; None if it does, or has none."""
+        child = self._find(kind, engine)
+        return child.state if child is not None and child.is_down else None
+
+    def _find(self, kind: Kind, engine: str) -> Child | None:
+        if kind not in SERVICES.values():
+            return None
+        name = engine_service_name(kind, engine)
+        return next((child for child in self._children if child.program.name == name), None)
 
 
 async def _stop(child: Child) -> None:

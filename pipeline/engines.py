@@ -6,6 +6,8 @@ An engine is one file ``pipeline/<kind>/<name>.py`` with two functions:
   models and may block: it is called once, off the event loop, at start.
 - ``describe(settings) -> Usable``: say cheaply whether ``create`` would succeed, and why ``auto`` should (not) take it.
 
+It may say where it runs, for operators: a ``url`` if elsewhere, a ``device`` (``cuda:0``) where there are several.
+
 An instance is shared by all sessions and keeps no session state. Closing an iterator stops output at once; a
 worker thread may finish its current step, whose result is thrown away.
 """

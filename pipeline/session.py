@@ -70,6 +70,8 @@ class Session:
         )
         self._listeners: list[Callable[[Event], None]] = []
         self._turn = 0
+        self.response_ms: float | None = None
+        """From the caller's last sample to the agent's first, in the last turn that had an answer."""
         self._words_final_s: float | None = None
         self._release_samples: int | None = None
         self._deaf = False
@@ -84,6 +86,21 @@ class Session:
     def history(self) -> History:
         """What was said so far."""
         return self.answering.history
+
+    @property
+    def state(self) -> Literal["listening", "caller speaking", "thinking", "agent speaking"]:
+        """What is going on; the caller speaks, pauses and all, until their turn is over."""
+        if self._turn_taking.caller not in (Caller.SILENT, Caller.DONE):
+            return "caller speaking"
+        if self._turn_taking.speaker is AgentState.SPEAKING:
+            return "agent speaking"
+        idle = self._turn_taking.speaker is AgentState.LISTENING and self._turn_taking.caller is Caller.SILENT
+        return "listening" if idle else "thinking"
+
+    @property
+    def turns(self) -> int:
+        """The caller's turns so far."""
+        return self._turn
 
     @property
     def revoked_replies(self) -> int:
@@ -263,7 +280,9 @@ class Session:
 
     def _reply_ended(self, reply: Reply, heard: str, interrupted: bool) -> None:
         if reply.user:
-            self._emit(reply.timeline.measured(self._turn, interrupted=interrupted, user=reply.user, agent=heard))
+            measured = reply.timeline.measured(self._turn, interrupted=interrupted, user=reply.user, agent=heard)
+            self.response_ms = self.response_ms if measured.first_audio_ms is None else measured.first_audio_ms
+            self._emit(measured)
         self._act(self._turn_taking.agent(AgentState.LISTENING))
 
     def _tell(self, event: Event | None) -> None:

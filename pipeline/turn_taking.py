@@ -97,6 +97,11 @@ class TurnTaking:
         self._turn = RunningTurn()
         self._waiting: Burst | None = None
 
+    @property
+    def speaker(self) -> Agent:
+        """What the agent is doing."""
+        return self._agent
+
     def speech_started(self, at_samples: int) -> list[Action]:
         """The detector says the caller began to speak."""
         if self.caller is Caller.PRESSING:

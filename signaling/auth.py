@@ -1,7 +1,8 @@
 """Who may talk to the server: keys and pages, checked before anything else is looked at.
 
 Bound to loopback and without keys it is open to this machine, yet not to other people's pages. With keys, every
-request needs one, except for the paths named public and for CORS preflights, which cannot carry any.
+request needs one, except for the paths named public and for CORS preflights, which cannot carry any. An operator's key
+opens what the others open, and what is for operators alone.
 
 A key travels as ``Authorization: Bearer KEY``. A browser's WebSocket and EventSource cannot send that header: on GET
 alone, ``?access_token=KEY`` does (RFC 6750 section 2.3). Never log a query string.
@@ -17,27 +18,30 @@ from dataclasses import dataclass, field
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from pipeline.errors import VocalError
+from pipeline.errors import ProtocolError, VocalError
 from signaling.errors import error_response
 from signaling.origins import Origins, is_loopback, is_preflight, preflight_headers
 
 ACCESS_TOKEN = "access_token"
 PUBLIC_PATHS = ("/", "/static/*", "/favicon.ico", "/healthz", "/readyz")
+OPERATORS_ONLY = "this is for operators: send one of VOCAL_OPERATOR_KEYS as Authorization: Bearer KEY"
+NO_OPERATORS = "this is for operators, and no key makes one here: set VOCAL_OPERATOR_KEYS and start the server again"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """Who is let in.
 
-    ``bound_to`` is the address the server listens on. ``keys``: any one of them opens; none: open to whoever reaches
-    it. ``origins``: foreign pages that may call (``https://example.org``, or ``*``). ``public_paths``: what may be
-    read (GET, HEAD) without a key; ``/*`` at the end stands for all below.
+    ``bound_to`` is the address the server listens on. ``keys`` and ``operator_keys``: any one of them opens; none: open
+    to whoever reaches it. ``origins``: foreign pages that may call (``https://example.org``, or ``*``).
+    ``public_paths``: what may be read (GET, HEAD) without a key; ``/*`` at the end stands for all below.
     """
 
     bound_to: str = "127.0.0.1"
     keys: tuple[str, ...] = field(default=(), repr=False)
     origins: tuple[str, ...] = ()
     public_paths: tuple[str, ...] = PUBLIC_PATHS
+    operator_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 def check_exposure(host: str, keys: Sequence[str], insecure: bool) -> None:
@@ -80,9 +84,39 @@ def presented_key(request: web.Request) -> str | None:
     return None
 
 
+class Operators:
+    """Tell who may look at the server's inside and who may act on it; the guard has let them in already."""
+
+    def __init__(self, access: Access) -> None:
+        self._needs_key = bool(Keys((*access.keys, *access.operator_keys)))
+        self._keys = Keys(access.operator_keys)
+
+    def may_look(self, request: web.Request) -> bool:
+        """Tell whether they may look: anyone, unless there are operators' keys."""
+        return not self._keys or self._presented(request)
+
+    def may_act(self, request: web.Request) -> bool:
+        """Tell whether they may act: who has an operator's key, or anyone where no key is needed at all."""
+        return not self._needs_key or self._presented(request)
+
+    def check_look(self, request: web.Request) -> None:
+        """Raise ProtocolError, 403, for who may not look."""
+        if not self.may_look(request):
+            raise ProtocolError(OPERATORS_ONLY, status=403)
+
+    def check_act(self, request: web.Request) -> None:
+        """Raise ProtocolError, 403, for who may not act."""
+        if not self.may_act(request):
+            raise ProtocolError(OPERATORS_ONLY if self._keys else NO_OPERATORS, status=403)
+
+    def _presented(self, request: web.Request) -> bool:
+        presented = presented_key(request)
+        return presented is not None and self._keys.accept(presented)
+
+
 def guard(access: Access, origins: Origins) -> Middleware:
     """Return the middleware that lets in only whom ``access`` names: 403 for a page or Host, 401 for a key."""
-    keys = Keys(access.keys)
+    keys = Keys((*access.keys, *access.operator_keys))
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:

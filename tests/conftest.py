@@ -36,7 +36,9 @@ MAY_BLOCK = (
     ("media_server/opus.py", "libopus"),  # once, at start
     ("media_server/patching.py", "require_versions"),  # once, at start
     ("web/__init__.py", "add_routes"),  # reads the page, at start
-    ("media_server/metrics.py", "render"),  # reads /proc, which is memory
+    ("media_server/__init__.py", "version"),  # once, at start
+    ("media_server/metrics.py", "process"),  # reads /proc, which is memory
+    ("media_server/metrics.py", "render"),  # the same
     ("pipeline/database.py", "_engine"),  # makes a path absolute, at start
     ("pipeline/database.py", "_prepare_file"),  # once, at start
     ("pipeline/migrations/__init__.py", "upgrade"),  # reads the versions' files, at start

@@ -83,7 +83,7 @@ def test_each_fault_has_its_own_line() -> None:
 
 
 def test_a_secret_is_shown_neither_in_errors_nor_in_the_configuration() -> None:
-    names = ("VOCAL_API_KEYS", "VOCAL_TURN_SECRET", "GROQ_API_KEY")
+    names = ("VOCAL_API_KEYS", "VOCAL_OPERATOR_KEYS", "VOCAL_TURN_SECRET", "GROQ_API_KEY")
     ice = '[{"urls": "turn:turn.example.org", "username": "me", "credential": "hunter2"}]'
     config = load({**dict.fromkeys(names, "hunter2"), "VOCAL_ICE_SERVERS": ice})
     assert "hunter2" not in repr(config)
@@ -96,6 +96,7 @@ def test_other_machines_need_a_key_or_a_word(host: str) -> None:
     with pytest.raises(ConfigError, match="VOCAL_API_KEYS"):
         load({"VOCAL_HOST": host})
     assert load({"VOCAL_HOST": host, "VOCAL_API_KEYS": "a-long-key"}).api_keys
+    assert load({"VOCAL_HOST": host, "VOCAL_OPERATOR_KEYS": "a-long-key"}).operator_keys
     assert load({"VOCAL_HOST": host, "VOCAL_INSECURE": "yes"}).insecure
 
 

@@ -21,6 +21,7 @@ from tests.vendors import all_vendors, eleven_error, refusing
 KEYS = {
     "HUGGINGFACE_API_KEY": HUB_KEY,
     "VOCAL_API_KEYS": KEY,
+    "VOCAL_OPERATOR_KEYS": KEY,
     "VOCAL_TURN_SECRET": KEY,
     "VOCAL_STT_API_KEY": KEY,
     "VOCAL_STT_URL": "http://127.0.0.1:9",
@@ -64,6 +65,8 @@ def test_no_key_is_told_to_clients_operators_or_logs(server: Server) -> None:
         answer(server, "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello."}], "stream": True}),
         answer(server, "/start", {"enableDefaultIceServers": True}),
         answer(server, "/readyz"),
+        answer(server, "/engines"),
+        answer(server, "/api/status"),
         answer(server, "/metrics"),
         server.log.read_text(),
     ]

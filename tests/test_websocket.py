@@ -273,9 +273,9 @@ def test_who_comes_when_all_places_are_taken_is_told_to_come_again(tmp_path: Pat
             async with calling(http, configured=False) as second:
                 assert "all 1 places are taken" in await second.error()
                 assert await second.closed() == 1013
-            http.app[HUB].draining = True
+            http.app[HUB].set_draining(True)
             async with calling(http, configured=False) as third:
-                assert "about to end" in await third.error()
+                assert "lets nobody in" in await third.error()
                 assert await third.closed() == 1013
 
     asyncio.run(main())

@@ -57,6 +57,7 @@ class GroqLanguageModel:
     def __init__(self, client: AsyncGroq, pool: WarmPool, request: Mapping[str, Any], timeout_s: float) -> None:
         self.prepare = pool.prepare
         self._pool = pool
+        self.url = str(client.base_url)
         self._client = client
         self._completions = client.chat.completions  # imported now: the SDK puts that off to the first request
         self._request = dict(request)
@@ -100,7 +101,7 @@ class GroqLanguageModel:
         """Turn what the SDK raises into what a user understands."""
         import groq
 
-        url, model = str(self._client.base_url), self._request["model"]
+        url, model = self.url, self._request["model"]
         try:
             yield
         except groq.APIStatusError as error:

@@ -29,6 +29,7 @@ class OpenAICompatibleLanguageModel:
     def __init__(self, remote: Remote, sampling: Mapping[str, Any]) -> None:
         self._remote = remote
         self._sampling = sampling
+        self.url = remote.server.url
         self.ready = remote.ready
         self.aclose = remote.aclose
         self.close = remote.close

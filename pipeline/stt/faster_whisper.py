@@ -53,6 +53,7 @@ class FasterWhisperSpeechToText:
     """One model; a lane for final words, and one for those of callers who still speak."""
 
     def __init__(self, whisper: Whisper, settings: WhisperSettings) -> None:
+        self.device = settings.device
         self._whisper = whisper
         self._partial_ms = settings.partial_ms
         self._finals: Batches[Speech, Heard] = Batches("whisper", whisper.hear, settings.batch)

@@ -36,6 +36,7 @@ class OpenAICompatibleSpeechToText:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
+        self.url = remote.server.url
         self.ready = remote.ready
         self.aclose = remote.aclose
         self.close = remote.close

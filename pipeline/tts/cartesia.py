@@ -85,6 +85,7 @@ class CartesiaTextToSpeech:
         self, client: AsyncCartesia, options: WebsocketConnectionOptions, voice: str, model: str, timeout_s: float
     ) -> None:
         self.voice_maker = CartesiaVoices(CARTESIA, client)
+        self.url = str(client.base_url)
         self._client = client
         self._tts = client.tts  # imported now: the SDK puts that off to the first request
         self._options = options
@@ -134,7 +135,7 @@ class CartesiaTextToSpeech:
         except ConnectionClosed:
             raise CARTESIA.dropped() from None
         except Exception as error:
-            raise CARTESIA.failure(error, str(self._client.base_url), self._timeout_s) from None
+            raise CARTESIA.failure(error, self.url, self._timeout_s) from None
 
     async def _connect(self) -> Connection:
         from websockets import exceptions
@@ -147,7 +148,7 @@ class CartesiaTextToSpeech:
             retry_after = answer.headers.get("Retry-After")
             raise CARTESIA.refusal(answer.status_code, _code_in(answer.body), retry_after, model=self._model) from None
         except (exceptions.InvalidProxy, exceptions.ProxyError, OSError):
-            raise CARTESIA.unreachable(str(self._client.base_url)) from None
+            raise CARTESIA.unreachable(self.url) from None
         except Exception as error:
             raise CARTESIA.rubbish(type(error).__name__) from None
 

@@ -100,7 +100,7 @@ class ElevenLabsTextToSpeech:
         self.voice_maker = ElevenLabsVoices(ELEVENLABS, client, url)
         self._speech = client.text_to_speech.with_raw_response
         self._pool = pool
-        self._url = url
+        self.url = url
         self._voice = voice
         self._model = model
         self._timeout_s = timeout_s
@@ -163,7 +163,7 @@ class ElevenLabsTextToSpeech:
             refusal = ELEVENLABS.refusal(status, code, retry_after, model=self._model, voice=voice)
             raise (_Disagreed(refusal) if status in DISAGREES else refusal) from None
         except Exception as error:
-            raise ELEVENLABS.failure(error, self._url, self._timeout_s) from None
+            raise ELEVENLABS.failure(error, self.url, self._timeout_s) from None
 
 
 class ElevenLabsSpeech:

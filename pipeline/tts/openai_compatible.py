@@ -52,6 +52,7 @@ class OpenAICompatibleTextToSpeech:
     def __init__(self, remote: Remote, voice: str | None) -> None:
         self._remote = remote
         self._voice = voice
+        self.url = remote.server.url
         self.ready = remote.ready
         self.aclose = remote.aclose
         self.close = remote.close

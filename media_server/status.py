@@ -47,7 +47,7 @@ class EngineStatus:
     """An engine in use. ``own``: the server's own choice, not one that an agent named.
 
     ``runs_on`` is ``this process``, ``service process`` or a URL; ``device`` None where the engine does not tell.
-    ``failures`` are those of all engines of its kind, the last of them ``failed_s_ago``.
+    ``failures`` are those in calls of all engines of its kind, the last of them ``failed_s_ago``.
     """
 
     kind: Kind

@@ -23,7 +23,7 @@ from signaling.errors import error_response
 from signaling.origins import Origins, is_loopback, is_preflight, preflight_headers
 
 ACCESS_TOKEN = "access_token"
-PUBLIC_PATHS = ("/", "/static/*", "/favicon.ico", "/healthz", "/readyz")
+PUBLIC_PATHS = ("/", "/status", "/static/*", "/favicon.ico", "/healthz", "/readyz")
 OPERATORS_ONLY = "this is for operators: send one of VOCAL_OPERATOR_KEYS as Authorization: Bearer KEY"
 NO_OPERATORS = "this is for operators, and no key makes one here: set VOCAL_OPERATOR_KEYS and start the server again"
 

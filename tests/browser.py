@@ -108,7 +108,7 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *, port: int = 0, **settings: str) -> Iterator[Server]:
+def serving(folder: Path, port: int = 0, /, **settings: str) -> Iterator[Server]:
     """Run ``vocal-node serve`` with these variables, none of the developer's own, until the block ends."""
     mine = {k: v for k, v in os.environ.items() if not (k.startswith("VOCAL_") or k.endswith(("_API_KEY", "_proxy")))}
     ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "VOCAL_DATA_DIR": str(folder), "VOCAL_OFFLINE": "1"}

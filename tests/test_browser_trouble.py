@@ -121,7 +121,7 @@ def test_a_server_that_died_is_called_again_when_it_is_back(tmp_path: Path) -> N
             server.process.kill()
             tab.page.wait_for_selector("body[data-phase=reconnecting]", timeout=WAIT_MS)
             port = server.url.rpartition(":")[2].strip("/")
-        with serving(tmp_path, port=int(port), VOCAL_DRAIN_S="0", **STAND_INS) as server:
+        with serving(tmp_path, int(port), VOCAL_DRAIN_S="0", **STAND_INS) as server:
             tab.page.wait_for_selector("body[data-phase=connected]", timeout=WAIT_MS)
             note = tab.page.locator("#captions li[data-role=note]").inner_text()
             assert "a new conversation began" in note

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "protocol.md"
 PAGES = (PAGE, ROOT / "docs" / "voices.md")
 SDP = ROOT / "tests" / "fixtures" / "sdp"
+PAGES_THERE = ("/", "/status")
+"""For people, not for programs."""
 PROMPT = "    $ "
 STAND_INS = {"VOCAL_VAD": "energy", "VOCAL_STT": "scripted", "VOCAL_LLM": "echo", "VOCAL_TTS": "tone"}
 FETCH = "curl() { command curl -sS --max-time 30 -w '\\n%{stderr}status %{http_code}\\n' \"$@\"; }\n"
@@ -190,7 +192,7 @@ def test_every_program_runs(server: Server, folder: Path, number: int) -> None:
 def test_every_route_has_an_example() -> None:
     shown = "\n".join([*(example.command for example in examples()), *python_examples()])
     resources = [r.canonical for r in create_app(load(STAND_INS)).router.resources()]
-    wanted = [r for r in resources if r != "/" and not r.startswith("/static") and r not in ALIASES]
+    wanted = [r for r in resources if r not in PAGES_THERE and not r.startswith("/static") and r not in ALIASES]
     assert wanted
     assert [r for r in wanted if not re.search(as_pattern(r), shown)] == []
 

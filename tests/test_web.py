@@ -46,7 +46,7 @@ def test_every_file_is_served_with_its_type_and_headers() -> None:
     async def talk(client: Client) -> None:
         for path in [*FILES, *VENDORED]:
             name = path.relative_to(page.STATIC).as_posix()
-            url = {"index.html": "/"}.get(name, f"/static/{name}")
+            url = {"index.html": "/", "status.html": "/status"}.get(name, f"/static/{name}")
             response = await client.get(url)
             assert response.status == 200
             assert response.content_type == types[path.suffix[1:]]
@@ -88,8 +88,9 @@ def test_every_module_an_import_names_exists() -> None:
     for path in page.STATIC.glob("*.js"):
         for name in re.findall(r'(?:from |import\()"\./([^"]+)"', path.read_text()):
             assert (page.STATIC / name).is_file(), f"{path.name} imports {name}"
-    for name in re.findall(r'(?:src|href)="static/([^"]+)"', (page.STATIC / "index.html").read_text()):
-        assert (page.STATIC / name).is_file(), f"index.html names {name}"
+    for path in page.STATIC.glob("*.html"):
+        for name in re.findall(r'(?:src|href)="static/([^"]+)"', path.read_text()):
+            assert (page.STATIC / name).is_file(), f"{path.name} names {name}"
 
 
 def test_what_is_vendored_has_its_licence_and_names_its_version() -> None:
@@ -99,8 +100,8 @@ def test_what_is_vendored_has_its_licence_and_names_its_version() -> None:
 
 
 def test_the_page_needs_no_inline_code_no_markup_from_text_and_nothing_from_elsewhere() -> None:
-    html = (page.STATIC / "index.html").read_text()
-    assert not re.search(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", html)
+    for path in page.STATIC.glob("*.html"):
+        assert not re.search(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", path.read_text()), path.name
     for path in FILES:
         text = path.read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), path.name

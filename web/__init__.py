@@ -35,7 +35,7 @@ _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def add_routes(app: web.Application) -> None:
-    """Serve the page at ``/`` and its files under ``/static/``, one fixed route a file.
+    """Serve the page at ``/``, the operators' at ``/status``, their files under ``/static/``: one fixed route a file.
 
     The files are read once, here: blocking, at start. No part of a request's path ever names a file.
     """

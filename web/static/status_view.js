@@ -3,6 +3,7 @@
 import { element, get } from "./dom.js";
 import { Table } from "./status_table.js";
 import { ago, clock, megabytes, milliseconds, percent, span, tally } from "./status_words.js";
+import { axisEndMs, STAGES as TALK_STAGES } from "./waterfall.js";
 
 /**
  * The answer of `GET /api/status`; docs/protocol.md says what each number is.
@@ -21,11 +22,8 @@ import { ago, clock, megabytes, milliseconds, percent, span, tally } from "./sta
  *       replies: Record<string, number>, failures: Record<string, number>}}} Status
  */
 
-/** @type {Record<string, string>} */
-const STAGES = {
-  endpoint: "End of turn", stt: "Caller's words", ttft: "First token", first_clause: "First clause", ttfb: "First speech",
-  first_audio: "First audible",
-};
+/** @type {Record<string, string>} as the caller's own page has them, whose words they are */
+const STAGES = { ...TALK_STAGES, stt: "Caller's words" };
 /** @type {Record<string, string>} */
 const KINDS = { vad: "Speech detection", stt: "Speech-to-text", llm: "Language model", tts: "Text-to-speech", turn: "End of turn" };
 /** @type {Record<string, string>} */
@@ -39,7 +37,6 @@ const CLOSED = {
   lag: "Too busy: no new call is let in until the event loop keeps up",
 };
 const FRESH_FAILURE_S = 60;
-const AXIS_MS = [50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 60_000];
 
 /** @param {string} kind @param {...(string | Node)} words */
 function marked(kind, ...words) {
@@ -52,7 +49,7 @@ export class StatusView {
     this.state = get("state", HTMLElement);
     this.tiles = get("tiles", HTMLElement);
     this.axis = element("div", { class: "axis", "aria-hidden": "true" });
-    this.endMs = AXIS_MS[0];
+    this.endMs = axisEndMs(1);
     /** @type {{cpu_s: number, uptime_s: number} | null} the answer before, against which the CPU's load is measured */
     this.before = null;
     this.sessions = sessionsTable();
@@ -110,7 +107,7 @@ export class StatusView {
   /** @param {Status} status */
   showStages({ stages, window_turns }) {
     const longestMs = Math.max(1, ...Object.values(stages).map((times) => times.p95_ms ?? 0));
-    this.endMs = AXIS_MS.find((end) => end >= longestMs) ?? longestMs;
+    this.endMs = axisEndMs(longestMs);
     this.axis.replaceChildren(...[0, this.endMs / 2, this.endMs].map((ms) => element("span", {}, ms < 1000 ? `${ms}` : `${ms / 1000} s`)));
     const turns = Math.max(...Object.values(stages).map((times) => times.n));
     const which = turns ? `Of the last ${turns === 1 ? "turn" : `${turns} turns`}, at most ${window_turns}.` : "No turn yet.";

@@ -1,10 +1,11 @@
 // Numbers as an operator reads them.
 
+import { duration } from "./waterfall.js";
+
 /** @param {number | null} ms @returns {string} */
 export function milliseconds(ms) {
   if (ms === null) return "–";
-  if (ms >= 1000) return `${(ms / 1000).toFixed(2)} s`;
-  return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
+  return ms < 10 ? `${ms.toFixed(1)} ms` : duration(ms);
 }
 
 /** Say a length of time in its two largest units. @param {number} seconds */

@@ -16,6 +16,16 @@ import { element } from "./dom.js";
 
 /** @typedef {{label: string, fromMs: number, toMs: number}} Stage */
 
+/** What each stage is called. */
+export const STAGES = {
+  endpoint: "End of turn",
+  stt: "Your words",
+  ttft: "First token",
+  first_clause: "First clause",
+  ttfb: "First speech",
+  first_audio: "First audible",
+};
+
 const TICKS_MS = [50, 100, 200, 250, 500, 1000, 2000, 5000, 10_000, 30_000];
 
 /**
@@ -27,12 +37,12 @@ const TICKS_MS = [50, 100, 200, 250, 500, 1000, 2000, 5000, 10_000, 30_000];
 export function stages(turn) {
   const words = turn.stt_ms ?? 0;
   const chain = [
-    { label: "End of turn", fromMs: 0, toMs: turn.endpoint_ms },
-    { label: "Your words", fromMs: 0, toMs: turn.stt_ms },
-    { label: "First token", fromMs: words, toMs: turn.ttft_ms },
-    { label: "First clause", fromMs: turn.ttft_ms ?? words, toMs: turn.first_clause_ms },
-    { label: "First speech", fromMs: turn.first_clause_ms ?? words, toMs: turn.ttfb_ms },
-    { label: "First audible", fromMs: Math.max(turn.ttfb_ms ?? 0, turn.endpoint_ms ?? 0), toMs: turn.first_audio_ms },
+    { label: STAGES.endpoint, fromMs: 0, toMs: turn.endpoint_ms },
+    { label: STAGES.stt, fromMs: 0, toMs: turn.stt_ms },
+    { label: STAGES.ttft, fromMs: words, toMs: turn.ttft_ms },
+    { label: STAGES.first_clause, fromMs: turn.ttft_ms ?? words, toMs: turn.first_clause_ms },
+    { label: STAGES.ttfb, fromMs: turn.first_clause_ms ?? words, toMs: turn.ttfb_ms },
+    { label: STAGES.first_audio, fromMs: Math.max(turn.ttfb_ms ?? 0, turn.endpoint_ms ?? 0), toMs: turn.first_audio_ms },
   ];
   return chain.flatMap(({ label, fromMs, toMs }) =>
     typeof toMs === "number" ? [{ label, fromMs: Math.min(Math.max(fromMs, 0), Math.max(toMs, 0)), toMs: Math.max(toMs, 0) }] : []);
@@ -88,7 +98,7 @@ export function drawTurn(turn, endMs, earMs) {
 /** @param {Stage} stage @param {number} endpointMs @param {number} endMs */
 function drawStage({ label, fromMs, toMs }, endpointMs, endMs) {
   const track = element("span", { class: "track" });
-  const isEnd = label === "End of turn";
+  const isEnd = label === STAGES.endpoint;
   const split = isEnd ? fromMs : Math.min(toMs, Math.max(fromMs, endpointMs));
   if (!isEnd) track.append(mark("endpoint", endpointMs, endpointMs, endMs));
   if (split > fromMs || (!isEnd && toMs <= endpointMs)) track.append(mark("early", fromMs, split, endMs));

@@ -118,8 +118,7 @@ class StatusBoard:
 
     async def now(self) -> Status:
         """Return them. Engines elsewhere are asked whether they answer, for 2 s at most; the rest takes no time."""
-        engines = await self._engines()
-        why_not = await self.why_not_ready()
+        engines, why_not = await asyncio.gather(self._engines(), self.why_not_ready())
         metrics, process = self.metrics, self.metrics.process()
         return Status(
             version=self.version,

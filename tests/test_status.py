@@ -24,6 +24,7 @@ from media_server.recent import Percentiles, percentiles
 from media_server.services import own_key, reaching
 from pipeline.events import EngineFailed, TurnMeasured
 from signaling.calls import CALLS
+from tests.api_server import api_server, never
 from tests.canary import KEY
 from tests.raw_pcm import Caller as WebSocketCaller
 from tests.rtc import until
@@ -192,6 +193,19 @@ def test_an_engine_elsewhere_that_does_not_answer_is_named_and_so_is_where_it_is
             assert "VOCAL_LLM_URL" in model["why_not"]
             assert (found["ready"], found["why_not"]) == (False, f"llm: {model['why_not']}")
             assert KEY not in json.dumps(found)
+
+    asyncio.run(main())
+
+
+def test_an_engine_elsewhere_that_says_nothing_is_not_waited_for_long() -> None:
+    async def main() -> None:
+        async with api_server(never, never) as silent:
+            elsewhere = {"VOCAL_LLM": "openai_compatible", "VOCAL_LLM_URL": silent.url}
+            async with client(**elsewhere) as http:
+                began_s = time.monotonic()
+                found = await status(http)
+                assert time.monotonic() - began_s < 3.0
+                assert [engine["kind"] for engine in found["engines"] if not engine["healthy"]] == ["llm"]
 
     asyncio.run(main())
 

@@ -80,6 +80,23 @@ export function hangUp(id) {
   return request("DELETE", `api/offer/${encodeURIComponent(id)}`);
 }
 
+/** Ask for nothing but whether this page, with this key, may ask. */
+export function canTalk() {
+  return request("GET", "agents");
+}
+
+/**
+ * Return the address of a WebSocket, with the key in it: browsers let a page send that nowhere else.
+ * @param {string} path relative to the page
+ */
+export function socketUrl(path) {
+  const url = new URL(path, document.baseURI);
+  url.protocol = url.protocol.replace("http", "ws");
+  const key = sessionStorage.getItem(KEY);
+  if (key) url.searchParams.set("access_token", key);
+  return url;
+}
+
 /**
  * Ask the server. Throws ApiError for whatever is no success.
  * @param {string} method

@@ -1,8 +1,8 @@
-// RTVI, the messages on the data channel: {"label": "rtvi-ai", "type", "id", "data"}.
+// RTVI, the messages on the data channel, and beside the sound on a WebSocket: {"label": "rtvi-ai", "type", "id", "data"}.
 
 /** @typedef {{type: string, data: Record<string, any>}} Message */
 
-const LABEL = "rtvi-ai";
+export const LABEL = "rtvi-ai";
 const VERSION = "2.1.0";
 
 let sent = 0;

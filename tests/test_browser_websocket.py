@@ -1,0 +1,409 @@
+"""The page's call over the WebSocket: headless Chromium, a fake microphone and a real server process."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.browser import (
+    WAIT_MS,
+    Server,
+    browsing,
+    recording,
+    serving,
+    wait_until_nobody_is_left,
+    words_of,
+    write_microphone,
+)
+from tests.canary import KEY
+from tests.websocket_page import FADE_SAMPLES, RATE_HZ, Caller, check_tone, page_of, sounding, steepest
+
+EMBEDDED = {"VOCAL_STT": "pocketsphinx", "VOCAL_LLM": "eliza", "VOCAL_TTS": "espeak", "VOCAL_TURN": "silence"}
+STAND_INS = {"VOCAL_STT": "scripted", "VOCAL_LLM": "echo", "VOCAL_TTS": "tone"}
+SAID = "austen-0880"
+
+PITCH_HZ = 440
+CHARACTER_SAMPLES = 1200
+"""22 periods of the tone: whatever the clauses, it goes through."""
+LONG = " ".join(f"This is sentence number {n}, and many more come after it." for n in range(10, 22))
+LONG_S = 30
+TONE = STAND_INS | {"VOCAL_ECHO_TEXT": LONG, "VOCAL_TONE_CHARACTER_MS": str(CHARACTER_SAMPLES * 1000 // RATE_HZ)}
+STEEPEST = 1.1 * 0.3 * 2 * np.pi * PITCH_HZ / RATE_HZ
+"""What the tone itself comes to, and its fades."""
+
+ATTEMPTS = 3
+"""At what fails as soon as the machine stands still for 80 ms, which is no fault of the page's or the server's."""
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> Path:
+    """Return a microphone that hears nothing."""
+    return write_microphone(tmp_path / "quiet.wav", 5.0)
+
+
+@pytest.fixture
+def speaking(tmp_path: Path) -> Path:
+    """Return a microphone's sound: an utterance, and silence around it; played over and over it is said each 8 s."""
+    return write_microphone(tmp_path / "microphone.wav", 1.5, recording(SAID), 3.5)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Share one server whose agent hums for half a minute."""
+    with serving(tmp_path_factory.mktemp("server"), **TONE) as running:
+        yield running
+
+
+@pytest.fixture
+def caller(server: Server, quiet: Path, tmp_path: Path) -> Iterator[Caller]:
+    """A page of it whose microphone hears nothing."""
+    with page_of(server, tmp_path, quiet) as page:
+        yield page
+        page.tab.check_clean()
+
+
+# --- the sound
+
+
+def test_half_a_minute_is_played_without_a_gap_or_a_click(caller: Caller) -> None:
+    for _ in range(ATTEMPTS):
+        caller.call()
+        caller.tab.page.evaluate("talk.sendText('go on')")
+        caller.until("onMessage", "server-message", timeout_ms=60_000)
+        caller.until_silent()
+        sound, underruns = sounding(caller.played()), caller.stats()["underruns"]
+        assert steepest(sound) < STEEPEST, "whatever happens, nothing clicks"
+        assert np.count_nonzero(sound) / RATE_HZ > LONG_S
+        if underruns == 0:
+            break
+        caller.again()
+    assert underruns == 0
+    assert len(sound) % CHARACTER_SAMPLES == 0, "no sample is lost or doubled"
+    check_tone(sound[FADE_SAMPLES:-FADE_SAMPLES], PITCH_HZ)
+
+
+OLD_CLIENT = """async () => {
+  // 16 kHz from a script processor in, one buffer source after the other out: as such pages are written.
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+  const socket = new WebSocket(`ws://${location.host}/ws/${crypto.randomUUID()}`);
+  await new Promise((resolve) => { socket.onopen = resolve; });
+  socket.send(JSON.stringify({ agentId: "default", userId: "me", agentName: "Ada" }));
+  const input = new AudioContext({ sampleRate: 16000 });
+  const processor = input.createScriptProcessor(4096, 1, 1);
+  processor.onaudioprocess = ({ inputBuffer }) =>
+    socket.send(Int16Array.from(inputBuffer.getChannelData(0), (sample) => sample * 32767));
+  input.createMediaStreamSource(stream).connect(processor).connect(input.destination);
+  const output = new AudioContext({ sampleRate: 24000 });
+  const destination = new MediaStreamAudioDestinationNode(output, { channelCount: 1 });
+  void record(destination.stream);
+  let next = 0;
+  window.late = window.pieces = 0;
+  window.kinds = [];
+  socket.onmessage = ({ data }) => {
+    const message = JSON.parse(data);
+    if (message.type !== "tts_stream") return kinds.push(message.label ?? message.type);
+    const samples = new Float32Array(Uint8Array.from(atob(message.data.chunk), (char) => char.charCodeAt(0)).buffer);
+    const buffer = output.createBuffer(1, samples.length, 24000);
+    buffer.copyToChannel(samples, 0);
+    const source = new AudioBufferSourceNode(output, { buffer });
+    source.connect(destination);
+    const now = Math.ceil(output.currentTime * 24000);
+    if (next < now) {
+      late += pieces > 0;
+      next = now + 480;  // its first piece waits for one more
+    }
+    source.start(next / 24000);
+    next += samples.length;
+    pieces += 1;
+  };
+  window.say = (text) => socket.send(JSON.stringify({ type: "transcript", text }));
+  window.leave = () => { socket.close(); void input.close(); void output.close(); };
+}"""
+
+
+def test_a_page_that_plays_piece_after_piece_has_each_in_time(caller: Caller) -> None:
+    for _ in range(ATTEMPTS):
+        caller.tab.page.evaluate(OLD_CLIENT)
+        caller.tab.wait_for("() => kinds.includes('call_ready')")
+        caller.tab.page.evaluate("say('go on')")
+        caller.tab.wait_for("() => kinds.includes('tts_stream_end')", timeout_ms=60_000)
+        caller.until_silent()
+        sound, late = sounding(caller.played()), caller.tab.page.evaluate("late")
+        assert caller.tab.page.evaluate("kinds") == ["call_ready", "tts_stream_end"], "it asked for nothing more"
+        caller.tab.page.evaluate("leave()")
+        if late == 0:
+            break
+        caller.again()
+    assert late == 0
+    assert len(sound) / RATE_HZ > LONG_S and len(sound) % CHARACTER_SAMPLES == 0
+    check_tone(sound, PITCH_HZ)
+
+
+FEED = """async ([pieces, ahead, gapAfter, gapMs]) => {
+  // A sine in pieces of 20 ms, some of them ahead of time, and once some that are late.
+  const { Playback } = await import("/static/playback.js");
+  const playback = new Playback();
+  await playback.open();
+  void record(playback.stream);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const beginMs = performance.now();
+  for (let n = 0; n < pieces; n++) {
+    const dueMs = (n - ahead) * 20 + (n >= gapAfter ? gapMs : 0);
+    await new Promise((resolve) => setTimeout(resolve, beginMs + dueMs - performance.now()));
+    const cosine = (_, k) => 0.3 * Math.cos(2 * Math.PI * 440 * (n * 480 + k) / 24000);
+    playback.play(Float32Array.from({ length: 480 }, cosine));
+  }
+  window.playback = playback;
+}"""
+
+
+def test_what_is_late_is_waited_for_without_a_click(caller: Caller) -> None:
+    caller.tab.page.evaluate(FEED, [60, 4, 30, 300])
+    caller.tab.page.evaluate("playback.end()")
+    caller.until_silent()
+    sound = sounding(caller.played())
+    assert caller.tab.page.evaluate("playback.stats.underruns") >= 1
+    assert np.count_nonzero(sound == 0) / RATE_HZ > 0.1, "there was a gap"
+    assert np.count_nonzero(sound) == pytest.approx(60 * 480, abs=60 * 480 * 0.002), "all of it was played"
+    assert steepest(sound) < STEEPEST
+
+
+def test_what_is_cleared_ends_at_once_and_softly_and_what_comes_next_begins_softly(caller: Caller) -> None:
+    caller.tab.page.evaluate(FEED, [100, 100, 100, 0])
+    caller.tab.wait_for("() => recorded.length > 30")
+    caller.tab.page.evaluate("playback.clear()")
+    caller.until_silent()
+    first = sounding(caller.played())
+    assert len(first) / RATE_HZ < 1.9, "what was still waiting was thrown away"
+    caller.tab.page.evaluate("playback.play(new Float32Array(480).fill(0.3)); playback.end()")
+    caller.tab.page.wait_for_timeout(400)
+    caller.until_silent()
+    sound = sounding(caller.played())
+    assert np.count_nonzero(sound[len(first) :]) == 480, "a stream that is complete does not wait for more"
+    assert steepest(sound) < STEEPEST
+    assert caller.tab.page.evaluate("playback.stats") == {"bufferedMs": 0, "underruns": 0}
+
+
+RESAMPLE = """async ([fromHz, pitchHz, cut]) => {
+  const { Resampler } = await import("/static/resampler.js");
+  const resampler = new Resampler(fromHz, 16000), made = [];
+  const sine = Float32Array.from({ length: fromHz }, (_, n) => Math.sin(2 * Math.PI * pitchHz * n / fromHz));
+  for (let at = 0; at < fromHz; at += cut) made.push(...resampler.push(sine.subarray(at, at + cut)));
+  return made;
+}"""
+
+
+@pytest.mark.parametrize("from_hz", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_the_microphone_is_brought_to_16_khz_and_nothing_folds_back(
+    server: Server, tmp_path: Path, from_hz: int
+) -> None:
+    with browsing(tmp_path, None) as tab:
+        tab.open(server.url)
+        for pitch_hz in (100, 1_000, 3_000, 6_000):
+            if pitch_hz > 0.8 * from_hz / 2:
+                continue
+            made = np.array(tab.page.evaluate(RESAMPLE, [from_hz, pitch_hz, 128]))
+            assert 0 <= 16_000 - len(made) < 200, "all but what lies ahead of the filter's middle"
+            wanted = np.sin(2 * np.pi * pitch_hz * np.arange(len(made)) / 16_000)
+            assert np.abs(made - wanted)[200:].max() < 2e-3, pitch_hz
+            whole = tab.page.evaluate(RESAMPLE, [from_hz, pitch_hz, from_hz])
+            assert np.array_equal(made, np.array(whole)), "wherever it is cut"
+        for pitch_hz in (9_000, 11_000, 15_000, 20_000):
+            if pitch_hz < from_hz / 2:
+                made = np.array(tab.page.evaluate(RESAMPLE, [from_hz, pitch_hz, 128]))
+                assert np.abs(made[200:-200]).max() < 2e-3, pitch_hz
+
+
+# --- the conversation
+
+
+def test_speech_is_heard_answered_and_may_interrupt(speaking: Path, tmp_path: Path) -> None:
+    talkative = EMBEDDED | {"VOCAL_LLM": "echo", "VOCAL_ECHO_TEXT": LONG}
+    with serving(tmp_path, **talkative) as server, page_of(server, tmp_path, speaking, loop=True) as caller:
+        caller.call()
+        caller.until("onMessage", "bot-interrupted", timeout_ms=2 * WAIT_MS)
+        caller.tab.page.wait_for_timeout(800)
+        spoken = words_of(SAID)
+        heard = [
+            m["data"]["text"].split() for m in caller.told("onMessage", "user-transcription") if m["data"]["final"]
+        ]
+        assert max(len(set(spoken) & set(words)) for words in heard) >= 0.6 * len(set(spoken)), heard
+        cut_ms = caller.told("onMessage", "bot-interrupted")[0]["atMs"]
+        began_ms = caller.told("onMessage", "bot-started-speaking")[0]["atMs"]
+        loud_ms = caller.loud_ms(0.001)
+        assert ((loud_ms > began_ms) & (loud_ms < cut_ms)).sum() > 20, "the agent was heard"
+        again = [m["atMs"] for m in caller.told("onMessage", "bot-started-speaking")][1:]
+        after = loud_ms[(loud_ms > cut_ms) & (loud_ms < min(again, default=np.inf))]
+        assert max(after, default=cut_ms) - cut_ms < 200
+        assert caller.names()[:2] == ["onVoice", "onReady"]
+        caller.tab.page.evaluate("talk.close()")
+        wait_until_nobody_is_left(caller.tab, server)
+        assert caller.told("onEnd")[0]["value"] is None
+        caller.tab.check_clean()
+
+
+def test_typed_words_interrupt_within_200_ms_and_without_a_click(caller: Caller) -> None:
+    caller.call()
+    caller.tab.page.evaluate("talk.sendText('go on')")
+    caller.until("onMessage", "bot-started-speaking")
+    caller.tab.page.wait_for_timeout(1_000)
+    caller.tab.page.evaluate("talk.sendText('and now something else')")
+    cut_ms = caller.until("onMessage", "bot-interrupted")["atMs"]
+    again_ms = caller.until("onMessage", "bot-started-speaking", times=2)["atMs"]
+    caller.tab.page.wait_for_timeout(500)
+    loud_ms = caller.loud_ms()
+    before = loud_ms[loud_ms < cut_ms]
+    assert len(before) > 50
+    assert [m["data"]["text"] for m in caller.told("onMessage", "user-llm-text")] == ["go on", "and now something else"]
+    assert again_ms - cut_ms < 200, "the stand-ins answer at once, so the silence lies in the sound"
+    assert steepest(sounding(caller.played())) < STEEPEST
+
+
+def test_push_to_talk_holds_the_floor_and_sends_all_that_was_said(
+    server: Server, speaking: Path, tmp_path: Path
+) -> None:
+    with page_of(server, tmp_path, speaking, loop=True) as caller:
+        caller.call()
+        caller.tab.page.evaluate("talk.startSpeech()")
+        caller.until("onMessage", "user-started-speaking")
+        caller.tab.page.wait_for_timeout(6_000)
+        assert caller.told("onMessage", "user-llm-text") == [], "in a pause of 3.5 s"
+        caller.tab.page.evaluate("talk.endSpeech()")
+        released_ms = caller.tab.page.evaluate("performance.now()")
+        stopped_ms = caller.until("onMessage", "user-stopped-speaking")["atMs"]
+        assert stopped_ms - released_ms > 100, "what was on its way was waited for"
+        caller.until("onMessage", "user-llm-text")
+        caller.tab.page.evaluate("talk.startSpeech(); talk.endSpeech(); talk.startSpeech()")
+        caller.until("onMessage", "user-started-speaking", times=2)
+        caller.tab.page.wait_for_timeout(500)
+        assert len(caller.told("onMessage", "user-stopped-speaking")) == 1, (
+            "pressed again at once, it was never released"
+        )
+        caller.tab.check_clean()
+
+
+def test_another_microphone_in_the_call(server: Server, speaking: Path, tmp_path: Path) -> None:
+    with page_of(server, tmp_path, speaking, loop=True) as caller:
+        caller.tab.page.evaluate(
+            "begin(null, new MediaStreamAudioDestinationNode(new AudioContext(), { channelCount: 1 }).stream)"
+        )
+        caller.until("onReady")
+        caller.tab.page.wait_for_timeout(8_500)
+        assert caller.told("onMessage", "user-started-speaking") == []
+        assert caller.stats()["sentBytes"] > 8 * 32_000, "silence is sent, too"
+        caller.tab.page.evaluate("""async () => {
+          const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+          talk.setMicrophone(stream.getAudioTracks()[0]);
+        }""")
+        caller.until("onMessage", "user-started-speaking")
+        caller.tab.check_clean()
+
+
+# --- the ends
+
+
+@pytest.mark.parametrize("pause_ms", [0, 30, 100, 300, 1_000])
+def test_whoever_hangs_up_at_any_time_is_told_so_once_and_leaves_nobody_behind(
+    caller: Caller, server: Server, pause_ms: int
+) -> None:
+    caller.tab.page.evaluate("void begin()")
+    caller.tab.page.wait_for_timeout(pause_ms)
+    caller.tab.page.evaluate("talk.close(); talk.close()")
+    caller.tab.page.wait_for_timeout(1_500)
+    wait_until_nobody_is_left(caller.tab, server)
+    assert caller.names()[-1] == "onEnd" and caller.names().count("onEnd") == 1
+    assert caller.told("onEnd")[0]["value"] is None
+    caller.tab.page.evaluate("talk.sendText('x'); talk.startSpeech(); talk.endSpeech(); talk.stats()")
+
+
+def test_a_server_that_falls_silent_is_noticed_and_may_come_back(quiet: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, **STAND_INS) as server, page_of(server, tmp_path, quiet) as caller:
+        caller.call()
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            stopped_ms = caller.tab.page.evaluate("performance.now()")
+            unsteady = caller.until("onSteady")
+            assert unsteady["value"] is False and 900 < unsteady["atMs"] - stopped_ms < 2_500
+            server.process.send_signal(signal.SIGCONT)
+            assert caller.until("onSteady", times=2)["value"] is True
+            server.process.send_signal(signal.SIGSTOP)
+            stopped_ms = caller.tab.page.evaluate("performance.now()")
+            end = caller.until("onEnd")
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert (end["error"], end["lost"]) == ("CallError", True) and 3_000 < end["atMs"] - stopped_ms < 5_500
+        wait_until_nobody_is_left(caller.tab, server)
+        caller.tab.check_clean()
+
+
+@pytest.mark.parametrize(
+    ("how", "lost", "words"),
+    [(signal.SIGTERM, False, "The server ended the call"), (signal.SIGKILL, True, "The connection was lost")],
+    ids=["stops", "dies"],
+)
+def test_a_server_that_is_gone(quiet: Path, tmp_path: Path, how: signal.Signals, lost: bool, words: str) -> None:
+    with serving(tmp_path, VOCAL_DRAIN_S="0", **STAND_INS) as server, page_of(server, tmp_path, quiet) as caller:
+        caller.call()
+        server.process.send_signal(how)
+        end = caller.until("onEnd")
+        assert (end["error"], end["lost"]) == ("CallError", lost) and words in end["message"]
+        server.process.wait(timeout=20)
+        caller.begin()
+        end = caller.until("onEnd", times=2)
+        assert (end["error"], end["status"]) == ("ApiError", 0)
+        caller.tab.check_clean("ERR_CONNECTION_REFUSED", "Failed to load worklet module script")
+
+
+def test_who_is_not_let_in_is_told_why(quiet: Path, tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, VOCAL_API_KEYS=KEY, VOCAL_MAX_SESSIONS="1", **STAND_INS) as server,
+        page_of(server, tmp_path, quiet) as caller,
+    ):
+        caller.begin()
+        end = caller.until("onEnd")
+        assert (end["error"], end["status"]) == ("ApiError", 401)
+        caller.tab.page.evaluate("async (key) => (await import('/static/api.js')).useKey(key)", KEY)
+        caller.begin("nobody")
+        end = caller.until("onEnd", times=2)
+        assert (end["error"], end["status"]) == ("ApiError", 400) and "no agent 'nobody'" in end["message"]
+        caller.call("default")
+        caller.tab.page.evaluate("window.first = talk")
+        caller.begin()
+        end = caller.until("onEnd", times=3)
+        assert (end["error"], end["status"], end["retryAfterS"]) == ("ApiError", 503, 5)
+        assert "places are taken" in end["message"]
+        assert caller.names().count("onReady") == 1
+        caller.tab.check_clean("401")
+
+
+def test_what_the_network_does_not_take_is_dropped_and_counted(caller: Caller) -> None:
+    caller.call()
+    full = """(bytes) => Object.defineProperty(
+      WebSocket.prototype, "bufferedAmount", { get: () => bytes, configurable: true })"""
+    caller.tab.page.evaluate(full, 32_001)
+    caller.tab.page.wait_for_timeout(1_000)
+    dropped_ms = caller.stats()["droppedMs"]
+    assert 500 < dropped_ms < 2_000
+    caller.tab.page.evaluate(full, 0)
+    caller.tab.page.wait_for_timeout(100)
+    at_most_ms = caller.stats()["droppedMs"]
+    caller.tab.page.wait_for_timeout(500)
+    assert caller.stats()["droppedMs"] == at_most_ms
+
+
+def test_the_address_is_relative_to_the_page_and_carries_the_key(server: Server, tmp_path: Path) -> None:
+    with browsing(tmp_path, None) as tab:
+        tab.open(server.url)
+        address = """async (key) => {
+          const api = await import("/static/api.js");
+          if (key) api.useKey(key);
+          history.replaceState(null, "", "/behind/a/proxy/?agent=ada");
+          return String(api.socketUrl("ws/s1"));
+        }"""
+        base = server.url.replace("http", "ws")
+        assert tab.page.evaluate(address, None) == f"{base}/behind/a/proxy/ws/s1"
+        assert tab.page.evaluate(address, "a key&") == f"{base}/behind/a/proxy/ws/s1?access_token=a+key%26"

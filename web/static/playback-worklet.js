@@ -1,0 +1,125 @@
+// The agent's voice as it comes from the network, played without a gap or a click. Runs on the audio thread.
+//
+// One rule makes every edge soft: the gain rises by at most one step a sample, and is at most one step for each sample
+// that is left. So what begins fades in, and the last 5 ms of whatever is there fade out, be it the end of the stream,
+// what an interruption left of it, or the network being late.
+
+const FADE_SAMPLES = (sampleRate * 5) / 1000;
+const STEP = 1 / FADE_SAMPLES;
+const SAMPLES_PER_MS = sampleRate / 1000;
+/**
+ * What has to be there before a stream begins, or goes on after it ran dry, unless all of it is. The server sends up to 100 ms
+ * ahead of time, so it comes at once; and what a stall held back comes together, and is a longer buffer from then on.
+ */
+const START_SAMPLES = 80 * SAMPLES_PER_MS;
+const REPORT_SAMPLES = sampleRate / 4;
+
+/** One reply's sound, as far as it has come and was not played. */
+class Stream {
+  /** @type {Float32Array[]} */ #pieces = [];
+  #at = 0;
+  samples = 0;
+  /** Whether nothing more will come. */
+  ended = false;
+
+  /** @param {Float32Array} piece */
+  push(piece) {
+    if (piece.length === 0) return;
+    this.#pieces.push(piece);
+    this.samples += piece.length;
+  }
+
+  /** End it within the time of a fade. */
+  cut() {
+    this.ended = true;
+    this.samples = Math.min(this.samples, FADE_SAMPLES);
+  }
+
+  next() {
+    const sample = this.#pieces[0][this.#at++];
+    this.samples -= 1;
+    if (this.#at === this.#pieces[0].length) {
+      this.#pieces.shift();
+      this.#at = 0;
+    }
+    return sample;
+  }
+}
+
+class Playback extends AudioWorkletProcessor {
+  /** @type {Stream[]} the first is played; one that has begun is not joined to the end of another */ #streams = [];
+  #playing = false;
+  #gain = 0;
+  #late = false;
+  #underruns = 0;
+  #unreported = 0;
+
+  constructor() {
+    super();
+    /** @param {MessageEvent<Float32Array | "end" | "clear">} event */
+    this.port.onmessage = ({ data }) => {
+      if (data === "end") this.#end();
+      else if (data === "clear") this.#clear();
+      else this.#push(data);
+    };
+  }
+
+  /** @param {unknown} _ @param {Float32Array[][]} outputs */
+  process(_, [[output]]) {
+    for (let i = 0; i < output.length; i++) output[i] = this.#next();
+    this.#unreported += output.length;
+    if (this.#unreported >= REPORT_SAMPLES) this.#report();
+    return true;
+  }
+
+  /** @param {Float32Array} piece */
+  #push(piece) {
+    if (this.#streams.at(-1)?.ended !== false) this.#streams.push(new Stream());
+    this.#streams.at(-1)?.push(piece);
+  }
+
+  #end() {
+    const last = this.#streams.at(-1);
+    if (last) last.ended = true;
+  }
+
+  #clear() {
+    this.#streams.length = this.#playing ? 1 : 0;
+    this.#streams[0]?.cut();
+  }
+
+  #next() {
+    const stream = this.#streams[0];
+    if (!stream || !this.#begun(stream)) return 0;
+    this.#watch(stream);
+    if (stream.samples === 0) {
+      this.#playing = false;
+      this.#gain = 0;
+      if (stream.ended) this.#streams.shift();
+      return 0;
+    }
+    this.#gain = Math.min(1, this.#gain + STEP, stream.samples * STEP);
+    return stream.next() * this.#gain;
+  }
+
+  /** @param {Stream} stream */
+  #begun(stream) {
+    this.#playing ||= stream.ended || stream.samples >= START_SAMPLES;
+    return this.#playing;
+  }
+
+  /** Count it once when what should follow is late, however long. @param {Stream} stream */
+  #watch(stream) {
+    const late = !stream.ended && stream.samples < FADE_SAMPLES;
+    if (late && !this.#late) this.#underruns += 1;
+    this.#late = late;
+  }
+
+  #report() {
+    this.#unreported = 0;
+    const samples = this.#streams.reduce((sum, stream) => sum + stream.samples, 0);
+    this.port.postMessage({ bufferedMs: samples / SAMPLES_PER_MS, underruns: this.#underruns });
+  }
+}
+
+registerProcessor("playback", Playback);

@@ -76,9 +76,14 @@ MOST_WORDS = """(spoken) => [...document.querySelectorAll("#captions li[data-rol
 })"""
 
 
-def test_speech_is_written_down_and_answered_aloud(server: Server, speaking: Path, tmp_path: Path) -> None:
+either_way = pytest.mark.parametrize("way", ["webrtc", "websocket"])
+
+
+@either_way
+def test_speech_is_written_down_and_answered_aloud(server: Server, speaking: Path, tmp_path: Path, way: str) -> None:
     with browsing(tmp_path, speaking, loop=True) as tab:
         tab.open(server.url)
+        choose_way(tab, way)
         tab.start()
         tab.page.evaluate(METER)
         assert server.metric("vocal_sessions_active") == 1
@@ -114,10 +119,19 @@ def test_words_appear_while_they_are_spoken(server: Server, speaking: Path, tmp_
         tab.check_clean()
 
 
-def test_speaking_again_cuts_the_agent_off(speaking: Path, tmp_path: Path) -> None:
+def choose_way(tab: Tab, way: str) -> None:
+    """Take this way in from now on."""
+    tab.page.click("#options summary")
+    tab.page.select_option("#way", way)
+    tab.page.click("#options summary")
+
+
+@either_way
+def test_speaking_again_cuts_the_agent_off(speaking: Path, tmp_path: Path, way: str) -> None:
     talkative = EMBEDDED | {"VOCAL_LLM": "echo", "VOCAL_ECHO_TEXT": LONG_ANSWER}
     with serving(tmp_path, **talkative) as server, browsing(tmp_path, speaking, loop=True) as tab:
         tab.open(server.url)
+        choose_way(tab, way)
         tab.start()
         tab.page.evaluate(METER)
         cut = tab.page.locator("#captions li[data-role=agent] .cut:not([hidden])")
@@ -159,11 +173,13 @@ def interruptions(levels: Levels) -> list[float]:
     return took_ms
 
 
-def test_typed_words_are_answered_and_markup_stays_text(server: Server, tmp_path: Path) -> None:
+@either_way
+def test_typed_words_are_answered_and_markup_stays_text(server: Server, tmp_path: Path, way: str) -> None:
     markup = "my <img src=x onerror=alert(1)> <b>computer</b> bores me"
     quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
     with browsing(tmp_path, quiet) as tab:
         tab.open(server.url)
+        choose_way(tab, way)
         tab.start()
         tab.page.fill("#text", markup)
         tab.page.press("#text", "Enter")
@@ -177,9 +193,11 @@ def test_typed_words_are_answered_and_markup_stays_text(server: Server, tmp_path
         tab.check_clean()
 
 
-def test_a_muted_caller_is_not_heard(server: Server, speaking: Path, tmp_path: Path) -> None:
+@either_way
+def test_a_muted_caller_is_not_heard(server: Server, speaking: Path, tmp_path: Path, way: str) -> None:
     with browsing(tmp_path, speaking, loop=True) as tab:
         tab.open(server.url)
+        choose_way(tab, way)
         tab.start()
         tab.page.keyboard.press("m")
         assert tab.page.get_attribute("#mute", "aria-pressed") == "true"
@@ -194,9 +212,13 @@ def test_a_muted_caller_is_not_heard(server: Server, speaking: Path, tmp_path: P
         tab.check_clean()
 
 
-def test_push_to_talk_is_heard_while_the_space_bar_is_held(server: Server, speaking: Path, tmp_path: Path) -> None:
+@either_way
+def test_push_to_talk_is_heard_while_the_space_bar_is_held(
+    server: Server, speaking: Path, tmp_path: Path, way: str
+) -> None:
     with browsing(tmp_path, speaking, loop=True) as tab:
         tab.open(server.url)
+        choose_way(tab, way)
         tab.page.click("#options summary")
         tab.page.check("#push-to-talk")
         tab.start()

@@ -30,11 +30,6 @@ export function hasKey() {
   return sessionStorage.getItem(KEY) !== null;
 }
 
-/** The key as part of an address, for what cannot send headers. @returns {string} empty without one */
-export function accessToken() {
-  return sessionStorage.getItem(KEY) ?? "";
-}
-
 /** Ask for a call. @returns {Promise<RTCIceServer[]>} the ICE servers to use */
 export async function start() {
   const answer = await request("POST", "start", { enableDefaultIceServers: true, body: {} });

@@ -3,13 +3,7 @@
 import { ApiError, hasKey } from "./api.js";
 
 /** A failure of the call itself, after the server had agreed to it. */
-export class CallError extends Error {
-  /** @param {string} message @param {{lost?: boolean}} [how] lost: the network failed, and may be back by now */
-  constructor(message, { lost = false } = {}) {
-    super(message);
-    this.lost = lost;
-  }
-}
+export class CallError extends Error {}
 
 /** Nothing passes any more, or the server went away: another connection may carry the conversation on. */
 export class LostError extends CallError {

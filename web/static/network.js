@@ -95,7 +95,7 @@ export class Network {
       "Round trip": inMs(last.roundTripMs),
       Jitter: inMs(last.jitterMs),
       "Waiting to be played": inMs(last.bufferMs),
-      "Lost to you, to the server": `${percent(last.lossPercent)}, ${percent(now.sentLostPercent ?? null)}`,
+      ...losses(now, last),
       "Up, down": `${rate("sentBytes")}, ${rate("receivedBytes")}`,
     };
     const rows = Object.entries(facts).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
@@ -114,6 +114,12 @@ export class Network {
       console.info(error);
     }
   }
+}
+
+/** A WebSocket loses nothing, and comes too late instead. @param {Summary} now @param {Sample} last @returns {Record<string, string>} */
+function losses(now, last) {
+  if (now.way === "webrtc") return { "Lost to you, to the server": `${percent(last.lossPercent)}, ${percent(now.sentLostPercent ?? null)}` };
+  return { "Gaps in what you hear": String(now.underruns ?? 0), "Yours that was dropped": `${now.droppedMs ?? 0} ms` };
 }
 
 /** @param {number | null} value */

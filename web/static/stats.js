@@ -13,6 +13,7 @@
  * @property {number} [played] samples
  * @property {number | null} [bufferedMs] what waits to be played
  * @property {number} [underruns] times that nothing was there to be played
+ * @property {number} [droppedMs] of the caller's sound, which the network did not take
  * @property {number} sentBytes
  * @property {number} receivedBytes
  * @property {string} [codec]

@@ -2,14 +2,13 @@
 
 import { ApiError, canTalk, socketUrl } from "./api.js";
 import { Capture } from "./capture.js";
-import { CallError } from "./errors.js";
+import { CallError, LostError } from "./errors.js";
 import { Playback } from "./playback.js";
 import { Pulse } from "./pulse.js";
 import { LABEL } from "./rtvi.js";
 
 const NO_ANSWER = "The server did not answer in time. Try again in a moment.";
 const NO_SOCKET = "The server is there, but something between you and it, perhaps a proxy, lets no WebSocket pass.";
-const LOST = "The connection was lost. Start again when you are back online.";
 const FAREWELL = "The server ended the call.";
 const CONNECT_LIMIT_MS = 20_000;
 /** A second of sound. What the network does not take by then would only be heard too late. */
@@ -24,14 +23,7 @@ const RETRY_AFTER_S = 5;
 const CLOSED = { NORMAL: 1000, GOING_AWAY: 1001, NO_CODE: 1005, BROKEN: 1006, FAILED: 1011, FULL: 1013 };
 
 /** @typedef {import("./rtvi.js").Message} Message */
-/**
- * @typedef {object} Listener
- * @property {() => void} onReady the agent can be spoken with
- * @property {(stream: MediaStream) => void} onVoice the agent's sound, to be played by an audio element
- * @property {(message: Message) => void} onMessage
- * @property {(steady: boolean) => void} onSteady whether anything passes at present
- * @property {(error: unknown) => void} onEnd once, and nothing after it; null if the caller hung up
- */
+/** @typedef {import("./webrtc.js").Listener} Listener */
 
 export class WebSocketCall {
   #playback = new Playback();
@@ -39,7 +31,7 @@ export class WebSocketCall {
   #pulse = new Pulse({
     ping: () => this.#tell("ping"),
     onSteady: (steady) => this.listener.onSteady(steady),
-    onLost: () => this.#end(new CallError(LOST, { lost: true })),
+    onLost: () => this.#end(new LostError()),
   });
   #counts = { sentBytes: 0, receivedBytes: 0, droppedMs: 0 };
   #timers = { limit: 0, release: 0 };
@@ -95,7 +87,7 @@ export class WebSocketCall {
     if (this.#isOpen) this.#capture.use(track);
   }
 
-  /** How it goes. `droppedMs`: the caller's sound that the network did not take. */
+  /** Return how the connection is doing. @returns {Promise<import("./stats.js").Summary>} */
   async stats() {
     const { bufferedMs, underruns } = this.#playback.stats;
     return { way: "websocket", ...this.#counts, bufferedMs, underruns, roundTripMs: this.#pulse.roundTripMs };
@@ -220,14 +212,16 @@ async function whyNot(otherwise) {
 /** Say why there is no call. @param {number} code @param {string} complaint */
 function refusal(code, complaint) {
   if (code === CLOSED.FULL) return new ApiError(503, complaint, RETRY_AFTER_S);
-  if (code === CLOSED.BROKEN) return new CallError(LOST, { lost: true });
-  if (!complaint || code === CLOSED.GOING_AWAY) return new CallError(FAREWELL);
+  if (code === CLOSED.BROKEN) return new LostError();
+  if (code === CLOSED.GOING_AWAY) return new LostError();
+  if (!complaint) return new CallError(FAREWELL);
   return new ApiError(code === CLOSED.FAILED ? 500 : 400, complaint);
 }
 
 /** Say why the call is over. @param {number} code @param {string} complaint */
 function afterwards(code, complaint) {
-  if (code === CLOSED.BROKEN) return new CallError(LOST, { lost: true });
-  const farewell = [CLOSED.NORMAL, CLOSED.GOING_AWAY, CLOSED.NO_CODE].includes(code) || !complaint;
+  // A server that goes away may be back soon, or another one in its place.
+  if (code === CLOSED.BROKEN || code === CLOSED.GOING_AWAY) return new LostError();
+  const farewell = code === CLOSED.NORMAL || code === CLOSED.NO_CODE || !complaint;
   return new CallError(farewell ? FAREWELL : `The server ended the call: ${complaint}`);
 }

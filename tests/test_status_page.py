@@ -245,7 +245,7 @@ TOO_FAINT = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [380, 1120])
+@pytest.mark.parametrize("width", [380, 901, 1120])
 def test_it_can_be_read_by_day_by_night_and_on_a_phone(server: Server, tmp_path: Path, scheme: str, width: int) -> None:
     with looking(tmp_path, server) as tab:
         tab.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")

@@ -1,4 +1,4 @@
-"""A page that calls over the WebSocket, without the bundled one around it: what it is told, and every sample it plays."""
+"""A page that calls over the WebSocket, without the bundled one around it: what it is told, and what it plays."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.browser import WAIT_MS, Server, Tab, browsing
 
 RATE_HZ = 24_000
 FADE_SAMPLES = 120
+STALL_MS = 60
 Sound = NDArray[np.float32]
 
 PREPARE = """async () => {
@@ -40,6 +41,17 @@ PREPARE = """async () => {
     let text = "";
     for (let i = 0; i < at; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
     return [btoa(text), recorded.map(({ atMs, samples }) => [atMs, samples.length])];
+  };
+
+  // When each piece of sound came to the page.
+  window.arrivals = [];
+  window.WebSocket = class extends WebSocket {
+    constructor(url) {
+      super(url);
+      this.addEventListener("message", ({ data }) => {
+        if (data.startsWith('{"type": "tts_stream",')) arrivals.push(performance.now());
+      });
+    }
   };
 
   // A call, and what it tells, each with the time.
@@ -85,10 +97,6 @@ class Caller:
         self.begin(agent)
         self.until("onReady")
 
-    def again(self) -> None:
-        """Forget the call that was, and what was played in it."""
-        self.tab.page.evaluate("() => { window.talk?.close(); told.length = recorded.length = 0; }")
-
     def until(self, name: str, kind: str | None = None, times: int = 1, timeout_ms: int = WAIT_MS) -> dict[str, Any]:
         """Wait until the page was told this so many times; return the last of them."""
         script = """([name, kind, times]) => {
@@ -113,15 +121,22 @@ class Caller:
         return stats
 
     def until_silent(self) -> None:
-        """Wait until nothing was played for a quarter of a second, and something before that."""
+        """Wait until nothing was played for a while, and something before that."""
         self.tab.wait_for("""() => {
-          const quiet = recorded.findLastIndex(({ samples }) => samples.some((sample) => sample !== 0));
-          return quiet >= 0 && recorded.length - quiet > 25;
+          const last = recorded.findLast(({ samples }) => samples.some((sample) => sample !== 0));
+          return last && performance.now() - last.atMs > 400;
         }""")
 
     def played(self) -> Sound:
         """Return all that was played so far, as the audio element gets it."""
         return np.frombuffer(base64.b64decode(self.tab.page.evaluate("played()[0]")), np.float32)
+
+    def stalls(self) -> int:
+        """Return how often the machine stood still for about as long as the server is ahead of time.
+
+        Pieces come each 20 ms, but for the first ones. A server that paces them wrongly is late without any such pause.
+        """
+        return int((np.diff(self.tab.page.evaluate("arrivals")) > STALL_MS).sum())
 
     def loud_ms(self, audible: float = 0.0) -> Sound:
         """Return when sound came that was louder, by the page's clock."""
@@ -160,6 +175,13 @@ def check_tone(sound: Sound, pitch_hz: float, bound: float = 2e-4) -> None:
     off = np.abs(pcm[2:] - 2 * np.cos(turn) * pcm[1:-1] + pcm[:-2])
     worst = int(off.argmax())
     assert off[worst] < bound, f"{off[worst]:.4f} at {worst / RATE_HZ:.3f} s of {len(pcm) / RATE_HZ:.3f} s"
+
+
+def gaps_samples(sound: Sound) -> int:
+    """Return how much of it is silence, and no zero of a wave."""
+    edges = np.flatnonzero(np.diff(sound == 0, prepend=False, append=False))
+    lengths = edges[1::2] - edges[::2]
+    return int(lengths[lengths > 10].sum())
 
 
 def steepest(sound: Sound) -> float:

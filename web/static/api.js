@@ -128,8 +128,8 @@ async function respond(method, path, body, limitMs) {
   return response;
 }
 
-/** @param {Response} response */
-async function failure(response) {
+/** Read what is no success. @param {Response} response @returns {Promise<ApiError>} */
+export async function failure(response) {
   const body = await response.json().catch(() => null);
   const retryAfter = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   const message = body?.error?.message ?? response.statusText;

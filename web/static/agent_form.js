@@ -1,7 +1,7 @@
 // The form of one agent. What is typed into it is never lost to an error.
 
 import { ApiError, request } from "./api.js";
-import { DEFAULT, languageName, sentence } from "./catalogue.js";
+import { DEFAULT, languageName } from "./catalogue.js";
 import { element } from "./dom.js";
 import { EngineFields } from "./engine_fields.js";
 import { Field, oneAtATime, showFault } from "./fields.js";
@@ -186,7 +186,7 @@ export class AgentForm {
   #nameLanguage() {
     const { control } = this.#fields.language;
     const name = control.value && control.checkValidity() ? languageName(control.value) : "";
-    this.#fields.language.advise(name === control.value ? "" : sentence(name));
+    this.#fields.language.advise(name === control.value ? "" : name);
   }
 
   #saySpeed() {

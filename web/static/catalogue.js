@@ -83,6 +83,11 @@ export function speakerOf(voice, agents, engines) {
   return agents.find((agent) => speaksWith(speechEngine(agent, engines), voice))?.id ?? null;
 }
 
+/** Whether the engine of any agent clones, by itself or at its vendor. @param {Agent[]} agents @param {Engines} engines */
+export function clonesHere(agents, engines) {
+  return [undefined, ...agents].some((agent) => speechEngine(agent, engines)?.clones === true);
+}
+
 /** Begin with a capital and end with a full stop. @param {string} words */
 export function sentence(words) {
   const whole = words.charAt(0).toUpperCase() + words.slice(1);

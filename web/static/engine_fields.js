@@ -78,7 +78,7 @@ function options(engines, wanted) {
   const lacking = engines.filter((engine) => !engine.usable);
   const isGone = wanted !== null && !engines.some(({ name }) => name === wanted);
   return [
-    element("option", { value: "" }, `The server's own choice${own ? ` (${own.name})` : ""}`),
+    element("option", { value: "" }, own ? `The server's choice: ${own.name}` : "The server's choice"),
     ...group("Usable here", usable),
     ...group("Never chosen by the server itself", byName),
     ...group("Lacking something", lacking),

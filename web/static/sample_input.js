@@ -18,6 +18,7 @@ const VERDICTS = {
   overdriven: "Overdriven: move back a little, or turn the microphone down.",
 };
 const NOTHING = "Record a sample, or choose a sound file.";
+const STILL_RECORDING = "Stop the recording first, and listen to it.";
 const UNPLAYABLE = "Your browser cannot play this file. The server will look at it.";
 
 export class SampleInput {
@@ -56,7 +57,7 @@ export class SampleInput {
   /** Whether there is something to send; if not, say so. */
   check() {
     if (this.file() !== null) return true;
-    if (!this.#fault.textContent) this.#fault.textContent = NOTHING;
+    if (!this.#fault.textContent) this.#fault.textContent = this.#recorder === null ? NOTHING : STILL_RECORDING;
     this.#focus();
     return false;
   }

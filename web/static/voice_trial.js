@@ -1,7 +1,7 @@
 // A sentence in one of the voices, to hear what was made of the sample.
 
 import { request } from "./api.js";
-import { sentence, speakerOf, speechEngine, DEFAULT, VENDORS, why } from "./catalogue.js";
+import { clonesHere, DEFAULT, speakerOf, speechEngine, VENDORS, why } from "./catalogue.js";
 import { element } from "./dom.js";
 import { Field, oneAtATime } from "./fields.js";
 import { withKey } from "./key.js";
@@ -19,7 +19,7 @@ export class VoiceTrial {
   #say = element("button", { type: "submit", class: "primary" }, "Say it");
   #player = element("audio", { controls: true, hidden: true, "aria-label": "The sentence" });
   #words = element("p", { role: "status", class: "soft" });
-  #why = element("div", { class: "note", id: "trial-why", hidden: true });
+  #why = element("div", { class: "why", id: "trial-why", hidden: true });
   #alert = element("div", { role: "alert" });
   /** @type {Catalogue} */ #catalogue = { agents: [], voices: [], engines: { stt: [], llm: [], tts: [] } };
 
@@ -36,7 +36,9 @@ export class VoiceTrial {
     const before = this.#voice.control.value;
     this.#catalogue = catalogue;
     this.#voice.control.replaceChildren(...catalogue.voices.map(({ id, name }) => element("option", { value: id }, name)));
-    this.root.hidden = catalogue.voices.length === 0;
+    const isEmpty = catalogue.voices.length === 0;
+    this.#voice.root.hidden = isEmpty;
+    this.root.hidden = isEmpty && clonesHere(catalogue.agents, catalogue.engines);
     this.choose(catalogue.voices.some(({ id }) => id === before) ? before : (catalogue.voices[0]?.id ?? ""));
   }
 
@@ -70,7 +72,7 @@ export class VoiceTrial {
     this.#text.root.hidden = speaker === null;
     this.#say.hidden = speaker === null;
     this.#why.hidden = speaker !== null;
-    if (voice && speaker === null) this.#why.replaceChildren(...whyNot(voice, this.#catalogue));
+    if (speaker === null) this.#why.replaceChildren(...whyNot(voice, this.#catalogue));
   }
 
   async #speak() {
@@ -100,20 +102,21 @@ export class VoiceTrial {
   }
 }
 
-/** @param {Voice} voice @param {Catalogue} catalogue */
+/** Say why nobody speaks with a voice, or with any. @param {Voice | undefined} voice @param {Catalogue} catalogue */
 function whyNot(voice, { agents, engines }) {
   const here = speechEngine(agents.find(({ id }) => id === DEFAULT), engines);
-  const cloning = engines.tts.filter(({ name, clones }) => clones && name !== here?.name);
-  const now = here && here.name in VENDORS
-    ? `${VENDORS[here.name]} speaks here, and ${voice.name} was not made there. Clone it again and have it made there too.`
-    : `${here?.name ?? "The speech engine"}, which speaks here, cannot clone voices. ${voice.name} is kept all the same, for when an engine that clones is chosen.`;
-  return [element("p", {}, now), element("ul", {}, ...cloning.map((engine) => element("li", {}, wouldIf(engine, voice))))];
+  const others = engines.tts.filter(({ name, clones }) => clones && name !== here?.name);
+  const kept = voice ? `${voice.name} is` : "What you clone is";
+  const now = voice && here && here.name in VENDORS
+    ? `${VENDORS[here.name]} speaks here, and ${voice.name} was not made there. Clone it again, and have it made there too.`
+    : `${here?.name ?? "The speech engine"}, which speaks here, cannot clone voices. ${kept} kept all the same, and spoken with once an engine that clones is chosen.`;
+  return [element("p", {}, now), element("ul", {}, ...others.map((engine) => element("li", {}, wouldIf(engine, voice))))];
 }
 
-/** @param {Engine} engine @param {Voice} voice */
+/** @param {Engine} engine @param {Voice | undefined} voice */
 function wouldIf({ name, usable, lacks }, voice) {
-  if (!usable) return sentence(`${name} would, but lacks ${lacks ?? "something"}`);
-  return name in VENDORS && !(name in voice.engines)
+  if (!usable) return `${name} would, but lacks ${lacks ?? "something"}.`;
+  return voice && name in VENDORS && !(name in voice.engines)
     ? `${name} can be used here, but ${voice.name} was not made there.`
     : `${name} can be used here: choose it as an agent's speech engine.`;
 }

@@ -1,14 +1,23 @@
-"""What the tests of the page's views of agents and voices share: a server's HTTP side, and the way there."""
+"""What the tests of the page's views of agents and voices share: a server's HTTP side, and a person's."""
 
 from __future__ import annotations
 
+import io
 import json
 import urllib.request
-from collections.abc import Mapping
+import wave
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-from tests.browser import Server, Tab
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audio import SPEECH_RATE_HZ, VOICE_RATE_HZ, Pcm
+from pipeline.resample import Resampler
+from tests.browser import Server, Tab, browsing
 
 STAND_INS = {"VOCAL_STT": "scripted", "VOCAL_LLM": "echo", "VOCAL_TTS": "espeak"}
 
@@ -27,6 +36,12 @@ def ask(
     if key:
         request.add_header("Authorization", f"Bearer {key}")
     return answer(request)
+
+
+def voices(server: Server) -> list[dict[str, object]]:
+    """Return the voices that a server keeps."""
+    found: list[dict[str, object]] = ask(server, "GET", "voices")[1]["voices"]
+    return found
 
 
 def send_voice(server: Server, name: str, sound: bytes) -> tuple[int, Any]:
@@ -66,8 +81,24 @@ def watch_requests(tab: Tab, path: str) -> Asked:
 
 def open_view(tab: Tab, server: Server, name: str) -> None:
     """Load the page at one of its views, and wait until it shows what the server has."""
+    begin_anew(tab)
     tab.open(f"{server.url}/#{name}")
     tab.page.wait_for_selector(f"#{name}-view .entries li")
+
+
+def begin_anew(tab: Tab) -> None:
+    """Leave nothing of an earlier test in a shared tab."""
+    tab.page.goto("about:blank")
+    tab.page.set_viewport_size({"width": 1120, "height": 720})
+    tab.complaints.clear()
+
+
+@contextmanager
+def sharing(folder: Path) -> Iterator[Tab]:
+    """Open a browser without a microphone, for tests that each begin anew: its start is most of what one takes."""
+    with browsing(folder, None) as tab:
+        tab.page.on("dialog", lambda dialog: dialog.accept())  # edits that a test leaves behind
+        yield tab
 
 
 def button(tab: Tab, name: str) -> Any:
@@ -76,16 +107,18 @@ def button(tab: Tab, name: str) -> Any:
 
 
 UNNAMED = """(id) => {
-  const view = document.getElementById(id);
-  const shown = [...view.querySelectorAll("input, select, textarea, button, audio, progress")].filter((each) => each.checkVisibility());
-  const named = (each) => each.labels?.length || each.getAttribute("aria-label") || (each.tagName === "BUTTON" && each.textContent.trim());
-  const lost = (each) => (each.getAttribute("aria-describedby") ?? "").split(" ").filter(Boolean).some((id) => !document.getElementById(id));
+  const controls = "input, select, textarea, button, audio, progress";
+  const shown = [...document.getElementById(id).querySelectorAll(controls)].filter((each) => each.checkVisibility());
+  const isNamed = (each) => each.labels?.length || each.getAttribute("aria-label")
+    || (each.tagName === "BUTTON" && each.textContent.trim());
+  const describing = (each) => (each.getAttribute("aria-describedby") ?? "").split(" ").filter(Boolean);
+  const lost = shown.flatMap(describing).filter((id) => !document.getElementById(id));
   const ids = [...document.querySelectorAll("[id]")].map(({ id }) => id);
-  return [...shown.filter((each) => !named(each) || lost(each)).map((each) => each.outerHTML),
-    ...ids.filter((id, at) => ids.indexOf(id) !== at),
-    document.documentElement.scrollWidth > innerWidth ? "wider than the window" : ""].filter(Boolean);
+  const twice = ids.filter((id, at) => ids.indexOf(id) !== at);
+  const wide = document.documentElement.scrollWidth > innerWidth ? ["wider than the window"] : [];
+  return [...shown.filter((each) => !isNamed(each)).map((each) => each.outerHTML), ...lost, ...twice, ...wide];
 }"""
-"""Controls without a name, descriptions that are not there, ids given twice; and a page that has to be scrolled sideways."""
+"""Controls without a name, descriptions that are not there, ids given twice; a page that is wider than its window."""
 
 
 def check_named(tab: Tab, view: str) -> None:
@@ -93,3 +126,52 @@ def check_named(tab: Tab, view: str) -> None:
     for width in (1120, 380):
         tab.page.set_viewport_size({"width": width, "height": 720})
         assert tab.page.evaluate(UNNAMED, f"{view}-view") == []
+
+
+def choose(tab: Tab, name: str, sound: bytes, mime: str = "audio/wav") -> None:
+    """Choose a sound file, and wait until the page has looked at it."""
+    tab.page.set_input_files("#sample-file", {"name": name, "mimeType": mime, "buffer": sound})
+    tab.wait_for("() => !document.querySelector('.sample').textContent.includes('Looking at it')")
+
+
+def fill_and_send(tab: Tab, name: str) -> None:
+    """Say whose voice it is and that they agree, and send it."""
+    tab.page.fill("#voice-name", name)
+    tab.page.check("#voice-consent")
+    button(tab, "Clone this voice").click()
+
+
+def verdict(tab: Tab) -> str:
+    """Return what the page says of the sample."""
+    return tab.page.inner_text(".sample .verdict")
+
+
+def fault(tab: Tab) -> str:
+    """Return what the page has against the sample."""
+    return tab.page.inner_text("#sample-fault")
+
+
+def wait_until_kept(tab: Tab, name: str) -> None:
+    """Wait until the page says that the server has this voice."""
+    tab.wait_for("(name) => document.getElementById('voice-form').textContent.includes(`${name} is kept`)", name)
+
+
+def likeness(kept: bytes, original: Pcm) -> list[float]:
+    """Return how like each second of ``original`` (16 kHz) is to something in ``kept``, a WAV file of 24 kHz: 0..1."""
+    with wave.open(io.BytesIO(kept)) as file:
+        assert (file.getframerate(), file.getnchannels()) == (VOICE_RATE_HZ, 1)
+        sample = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(float)
+    resampler = Resampler(SPEECH_RATE_HZ, VOICE_RATE_HZ)
+    speech = np.concatenate([resampler.push(original), resampler.flush()]).astype(float)
+    seconds = [speech[at : at + VOICE_RATE_HZ] for at in range(0, len(speech) - VOICE_RATE_HZ, VOICE_RATE_HZ)]
+    return [_peak(sample, second) for second in seconds]
+
+
+def _peak(sample: NDArray[np.float64], part: NDArray[np.float64]) -> float:
+    size = len(sample) + len(part)
+    products = np.fft.irfft(np.fft.rfft(sample, size) * np.conj(np.fft.rfft(part, size)), size)[
+        : len(sample) - len(part)
+    ]
+    sums = np.concatenate([[0.0], np.cumsum(np.square(sample))])
+    power = sums[len(part) :] - sums[: -len(part)]
+    return float(np.max(products / np.sqrt(power[: len(products)] * np.square(part).sum() + 1.0)))

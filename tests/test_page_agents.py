@@ -7,9 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import WAIT_MS, Server, Tab, browsing, serving
+from tests.browser import WAIT_MS, Server, Tab, serving
 from tests.canary import KEY
-from tests.catalogue_page import STAND_INS, ask, button, check_named, open_view, send_voice, watch_requests
+from tests.catalogue_page import (
+    STAND_INS,
+    ask,
+    begin_anew,
+    button,
+    check_named,
+    open_view,
+    send_voice,
+    sharing,
+    watch_requests,
+)
 from tests.recordings import recording
 from tests.sound_files import wav
 
@@ -24,15 +34,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """Share one browser."""
+    with sharing(tmp_path_factory.mktemp("browser")) as tab:
+        yield tab
+
+
 @pytest.fixture
-def tab(server: Server, tmp_path: Path) -> Iterator[Tab]:
+def tab(server: Server, browser: Tab) -> Tab:
     """Open the view of agents of a server that has the default one alone."""
     for agent in ask(server, "GET", "agents")[1]["agents"]:
         if agent["id"] != "default":
             ask(server, "DELETE", f"agents/{agent['id']}")
-    with browsing(tmp_path, None) as tab:
-        open_view(tab, server, "agents")
-        yield tab
+    open_view(browser, server, "agents")
+    return browser
 
 
 def add(tab: Tab, name: str, agent_id: str = "") -> None:
@@ -219,8 +235,8 @@ def test_engines_that_lack_something_say_what_and_stand_ins_come_behind(server: 
     button(tab, "New agent").click()
     for kind in ("stt", "llm", "tts"):
         options = tab.page.evaluate(
-            """(id) => [...document.getElementById(id).options].map(
-                 ({ value, disabled, parentElement, textContent }) => [value, disabled, parentElement.label ?? "", textContent])""",
+            """(id) => [...document.getElementById(id).options].map((each) =>
+                 [each.value, each.disabled, each.parentElement.label ?? "", each.textContent])""",
             f"agent-{kind}",
         )
         own = next(engine["name"] for engine in engines[kind] if engine["chosen"])
@@ -290,8 +306,10 @@ def test_every_control_has_a_name_and_fits_a_telephone(tab: Tab) -> None:
     tab.check_clean()
 
 
-def test_a_server_that_is_gone_is_said_and_asked_again(tmp_path: Path) -> None:
-    with serving(tmp_path, **STAND_INS) as server, browsing(tmp_path, None) as tab:
+def test_a_server_that_is_gone_is_said_and_asked_again(browser: Tab, tmp_path: Path) -> None:
+    tab = browser
+    begin_anew(tab)
+    with serving(tmp_path, **STAND_INS) as server:
         tab.page.route("**/agents", lambda route: route.abort())
         tab.open(f"{server.url}/#agents")
         tab.page.wait_for_selector("#agents-view [role=alert]:not(:empty)")
@@ -303,8 +321,10 @@ def test_a_server_that_is_gone_is_said_and_asked_again(tmp_path: Path) -> None:
         tab.check_clean("ERR_FAILED")
 
 
-def test_a_server_with_keys_is_given_one(tmp_path: Path) -> None:
-    with serving(tmp_path, VOCAL_API_KEYS=KEY, **STAND_INS) as server, browsing(tmp_path, None) as tab:
+def test_a_server_with_keys_is_given_one(browser: Tab, tmp_path: Path) -> None:
+    tab = browser
+    begin_anew(tab)
+    with serving(tmp_path, VOCAL_API_KEYS=KEY, **STAND_INS) as server:
         tab.open(f"{server.url}/#agents")
         tab.page.wait_for_selector("dialog")
         assert "asks for an API key" in tab.page.inner_text("dialog")

@@ -28,6 +28,7 @@ export class SampleInput {
   /** @type {Recorder | null} */ #recorder = null;
   /** @type {File | null} */ #file = null;
   #refused = false;
+  #playable = false;
   #url = "";
 
   constructor() {
@@ -74,10 +75,11 @@ export class SampleInput {
   clear() {
     this.#file = null;
     this.#refused = false;
+    this.#playable = false;
     this.#parts.choose.value = "";
     this.#words.textContent = "";
     this.#fault.textContent = "";
-    this.#load();
+    this.#unload();
     this.#show("ways");
   }
 
@@ -156,7 +158,7 @@ export class SampleInput {
     this.clear();
     this.#file = file;
     this.#refused = true; // until it is looked at
-    this.#load();
+    this.#parts.name.textContent = file.name;
     this.#show("there");
     this.#words.textContent = "Looking at it.";
     const { fault, durationS } = await judge(file);
@@ -164,7 +166,8 @@ export class SampleInput {
     this.#refused = fault !== "";
     this.#fault.textContent = fault;
     this.#words.textContent = fault ? "" : described(durationS);
-    this.#parts.player.hidden = durationS === null;
+    this.#playable = durationS !== null;
+    this.#load();
   }
 
   #discard() {
@@ -172,17 +175,19 @@ export class SampleInput {
     this.#focus();
   }
 
+  /** Let it be listened to, if the browser can play it and the page is in sight. */
   #load() {
     this.#unload();
-    if (this.#file === null) return;
+    if (this.#file === null || !this.#playable || this.root.offsetParent === null) return;
     this.#url = URL.createObjectURL(this.#file);
     this.#parts.player.src = this.#url;
-    this.#parts.name.textContent = this.#file.name;
+    this.#parts.player.hidden = false;
   }
 
   #unload() {
     this.#parts.player.removeAttribute("src");
     this.#parts.player.load();
+    this.#parts.player.hidden = true;
     if (this.#url) URL.revokeObjectURL(this.#url);
     this.#url = "";
   }

@@ -32,7 +32,7 @@ export class VoiceForm {
   #progress = element("progress", { max: "1", hidden: true, "aria-label": "Sent" });
   #words = element("p", { role: "status", class: "soft" });
 
-  /** @param {(voice: Voice) => void} onMade */
+  /** @param {(voice: Voice) => Promise<void>} onMade */
   constructor(onMade) {
     this.onMade = onMade;
     const submit = element("button", { type: "submit", class: "primary" }, "Clone this voice");
@@ -78,11 +78,11 @@ export class VoiceForm {
     this.#progress.hidden = false;
     try {
       const voice = await withKey(() => upload("voices", this.#form(file), (share) => this.#tell(share), LIMIT_MS));
-      this.#words.textContent = `${voice.name} is kept, with ${voice.duration_s.toFixed(1)} s of speech.`;
       this.#sample.clear();
       name.control.value = "";
       /** @type {HTMLInputElement} */ (consent.control).checked = false;
-      this.onMade(voice);
+      await this.onMade(voice);
+      this.#words.textContent = `${voice.name} is kept, with ${voice.duration_s.toFixed(1)} s of speech.`;
     } catch (error) {
       this.#words.textContent = "";
       this.#refused(error);

@@ -16,7 +16,7 @@ export class VoicesView {
   #alert = element("div", { role: "alert" });
   #status = element("p", { role: "status", class: "soft" });
   #list = element("ul", { class: "entries" });
-  #form = new VoiceForm((voice) => void this.#made(voice));
+  #form = new VoiceForm((voice) => this.#made(voice));
   #trial = new VoiceTrial();
   #player = new SamplePlayer((id) => withKey(() => download(`voices/${encodeURIComponent(id)}/sample`)), (error) => this.#fail(error));
 

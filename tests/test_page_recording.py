@@ -1,4 +1,4 @@
-"""A voice recorded in the page with a fake microphone that plays recorded speech, and a sentence said in a cloned one."""
+"""A voice recorded in the page, the fake microphone playing recorded speech; and a sentence said in a cloned one."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import { VoiceField } from "./voice_field.js";
 
 /**
  * @typedef {object} Listener
- * @property {(agent: Agent) => void} onSaved
+ * @property {(agent: Agent) => Promise<void>} onSaved
  * @property {(agent: Agent) => Promise<void>} onDelete it is wanted
  * @property {() => Promise<void>} onClose it is wanted
  */
@@ -33,22 +33,20 @@ const TAKEN = "An agent has this id already. Choose another id, or edit that age
 const NEVER_DELETED = "This agent answers whoever asks for nobody else, so it can be changed but not deleted.";
 
 export class AgentForm {
-  #heading = element("h2");
-  #alert = element("div", { role: "alert" });
-  #fields = textFields();
-  #interruptions = element("input", { type: "checkbox" });
+  #parts = parts();
+  #fields = fields();
   #voice = new VoiceField();
   #engines = new EngineFields(() => this.#voice.advise(this.#engines.speech()));
-  #buttons = buttons();
+  #saving = Promise.resolve();
   /** What is kept, and what the form said when it was filled. @type {{agent: Agent | null, filled: string}} */
   #known = { agent: null, filled: "" };
 
   /** @param {Listener} listener */
   constructor(listener) {
     this.listener = listener;
-    const { save, close, remove } = this.#buttons;
+    const { save, close, remove } = this.#parts;
     this.root = this.#layOut();
-    this.root.addEventListener("submit", oneAtATime(save, () => this.#save()));
+    this.root.addEventListener("submit", oneAtATime(save, () => (this.#saving = this.#save())));
     close.addEventListener("click", () => void listener.onClose());
     remove.addEventListener("click", oneAtATime(remove, async () => {
       if (this.#known.agent !== null) await listener.onDelete(this.#known.agent);
@@ -71,12 +69,12 @@ export class AgentForm {
    * @param {{focus: boolean}} [options]
    */
   open(agent, prompt, { focus } = { focus: true }) {
-    const { save, remove } = this.#buttons;
-    this.#alert.textContent = "";
+    const { heading, alert, save, remove } = this.#parts;
+    alert.textContent = "";
     for (const field of Object.values(this.#fields)) field.blame("");
     this.#fill(agent ?? { ...NEW, system_prompt: prompt });
     this.#known = { agent, filled: this.#said() };
-    this.#heading.textContent = agent ? `Edit ${agent.name}` : "New agent";
+    heading.textContent = agent ? `Edit ${agent.name}` : "New agent";
     this.#fields.id.root.hidden = agent !== null;
     save.textContent = agent ? "Save" : "Add agent";
     remove.hidden = agent === null || agent.id === DEFAULT;
@@ -100,13 +98,18 @@ export class AgentForm {
     return !this.root.hidden && this.#said() !== this.#known.filled;
   }
 
+  /** Wait until nothing is being saved. */
+  async settled() {
+    await this.#saving;
+  }
+
   /** @param {unknown} error */
   complain(error) {
-    showFault(error, { ...this.#fields, voice: this.#voice.field, ...this.#engines.fields }, this.#alert);
+    showFault(error, { ...this.#fields, voice: this.#voice.field, ...this.#engines.fields }, this.#parts.alert);
   }
 
   async #save() {
-    this.#alert.textContent = "";
+    this.#parts.alert.textContent = "";
     if (!this.#check()) return;
     const agent = this.#known.agent;
     try {
@@ -114,7 +117,7 @@ export class AgentForm {
       const saved = await withKey(() => agent === null
         ? request("POST", "agents", body)
         : request("PUT", `agents/${encodeURIComponent(agent.id)}`, body));
-      this.listener.onSaved(saved);
+      await this.listener.onSaved(saved);
     } catch (error) {
       this.#refused(error);
     }
@@ -127,9 +130,9 @@ export class AgentForm {
       this.#fields.id.control.value = this.#known.agent.id;
       this.#known.agent = null;
       this.#fields.id.root.hidden = false;
-      this.#buttons.save.textContent = "Add agent";
-      this.#buttons.remove.hidden = true;
-      this.#alert.textContent = DELETED;
+      this.#parts.save.textContent = "Add agent";
+      this.#parts.remove.hidden = true;
+      this.#parts.alert.textContent = DELETED;
       return;
     }
     const isTaken = error instanceof ApiError && status === 409 && error.param === "id";
@@ -147,7 +150,7 @@ export class AgentForm {
 
   /** @param {Agent} agent */
   #fill(agent) {
-    const { name, id, system_prompt, greeting, language, speed } = this.#fields;
+    const { name, id, system_prompt, greeting, language, speed, allow_interruptions } = this.#fields;
     name.control.value = agent.name;
     id.control.value = "";
     system_prompt.control.value = agent.system_prompt;
@@ -155,7 +158,7 @@ export class AgentForm {
     language.control.value = agent.language;
     speed.control.setAttribute("step", isStep(agent.speed) ? String(SPEED_STEP) : "any");
     speed.control.value = String(agent.speed);
-    this.#interruptions.checked = agent.allow_interruptions;
+    allow_interruptions.control.checked = agent.allow_interruptions;
     this.#engines.fill(agent);
     this.#voice.fill(agent.voice);
     this.#voice.advise(this.#engines.speech());
@@ -165,7 +168,7 @@ export class AgentForm {
 
   /** Return it as the server takes it. */
   #read() {
-    const { name, id, system_prompt, greeting, language, speed } = this.#fields;
+    const { name, id, system_prompt, greeting, language, speed, allow_interruptions } = this.#fields;
     return {
       ...(this.#known.agent === null && id.control.value ? { id: id.control.value } : {}),
       name: name.control.value.trim(),
@@ -174,7 +177,7 @@ export class AgentForm {
       language: language.control.value,
       speed: Number(speed.control.value),
       voice: this.#voice.value(),
-      allow_interruptions: this.#interruptions.checked,
+      allow_interruptions: allow_interruptions.control.checked,
       ...this.#engines.read(),
     };
   }
@@ -198,15 +201,15 @@ export class AgentForm {
   }
 
   #layOut() {
-    const { name, id, system_prompt, greeting, language, speed } = this.#fields;
-    const { save, close, remove } = this.#buttons;
+    const { name, id, system_prompt, greeting, language, speed, allow_interruptions } = this.#fields;
+    const { heading, alert, save, close, remove } = this.#parts;
     const codes = element("datalist", { id: "languages" }, ...LANGUAGES.map((code) => element("option", { value: code }, languageName(code))));
     const root = element("form", { class: "card fields", id: "agent-form", novalidate: true, "aria-label": "Agent" },
-      this.#heading, this.#alert,
+      heading, alert,
       name.root, id.root, system_prompt.root, greeting.root,
       element("div", { class: "pair" }, language.root, speed.root), codes,
       ...this.#voice.roots,
-      new Field("agent-interruptions", "The caller may interrupt", this.#interruptions).root,
+      allow_interruptions.root,
       this.#engines.root,
       element("div", { class: "row" }, save, close, remove));
     root.hidden = true;
@@ -225,7 +228,7 @@ function isStep(speed) {
   return Math.abs(speed / SPEED_STEP - Math.round(speed / SPEED_STEP)) < 1e-6;
 }
 
-function textFields() {
+function fields() {
   return {
     name: new Field("agent-name", "Name", element("input", { type: "text", required: true, maxlength: "200", pattern: ".*\\S.*", autocomplete: "off" })),
     id: new Field("agent-id", "Id", element("input", { type: "text", pattern: ID, maxlength: "64", autocomplete: "off", spellcheck: "false" }),
@@ -237,11 +240,14 @@ function textFields() {
     language: new Field("agent-language", "Language",
       element("input", { type: "text", list: "languages", required: true, pattern: "[a-z]{2}(-[A-Za-z]{2,4})?", autocomplete: "off", spellcheck: "false" })),
     speed: new Field("agent-speed", "Speed", element("input", { type: "range", min: "0.25", max: "4", step: String(SPEED_STEP) })),
+    allow_interruptions: new Field("agent-interruptions", "The caller may interrupt", element("input", { type: "checkbox" })),
   };
 }
 
-function buttons() {
+function parts() {
   return {
+    heading: element("h2"),
+    alert: element("div", { role: "alert" }),
     save: element("button", { type: "submit", class: "primary" }, "Save"),
     close: element("button", { type: "button" }, "Close"),
     remove: element("button", { type: "button", class: "stop apart" }, "Delete"),

@@ -24,7 +24,7 @@ export class AgentsView {
   constructor(section, speakWith) {
     this.speakWith = speakWith;
     this.#form = new AgentForm({
-      onSaved: (agent) => void this.#saved(agent),
+      onSaved: (agent) => this.#saved(agent),
       onDelete: (agent) => this.#delete(agent),
       onClose: () => this.#close(),
     });
@@ -110,6 +110,7 @@ export class AgentsView {
   }
 
   async #mayLeave() {
+    await this.#form.settled();
     return !this.#form.changed()
       || (await confirmed("Discard your changes?", "What you have changed of this agent is not saved.", "Discard changes"));
   }

@@ -6,12 +6,15 @@ import { element } from "./dom.js";
 
 /** @typedef {HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement} Control */
 
-/** One control. `root` goes into the form. */
+/**
+ * One control. `root` goes into the form.
+ * @template {Control} T
+ */
 export class Field {
   /**
    * @param {string} id
    * @param {string} label
-   * @param {Control} control
+   * @param {T} control
    * @param {string} [hint]
    */
   constructor(id, label, control, hint = "") {

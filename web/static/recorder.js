@@ -53,14 +53,14 @@ export class Recorder {
     this.#context = context;
     await context.audioWorklet.addModule("static/recorder_worklet.js");
     if (this.#stopped) return;
-    const mono = { numberOfInputs: 1, numberOfOutputs: 0, channelCount: 1, channelCountMode: /** @type {const} */ ("explicit") };
-    const tap = new AudioWorkletNode(context, "recorder", mono);
+    const tap = new AudioWorkletNode(context, "recorder", { channelCount: 1, channelCountMode: "explicit" });
     tap.port.onmessage = ({ data }) => {
       if (this.#stopped) return;
       this.#recorded.push(data);
       this.onSound(data, context.sampleRate);
     };
-    context.createMediaStreamSource(stream).connect(tap);
+    // Its output is silence; not every browser runs a node that leads nowhere.
+    context.createMediaStreamSource(stream).connect(tap).connect(context.destination);
   }
 
   #lose() {

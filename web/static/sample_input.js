@@ -23,8 +23,6 @@ const UNPLAYABLE = "Your browser cannot play this file. The server will look at 
 
 export class SampleInput {
   #parts = parts();
-  #words = element("p", { role: "status", class: "verdict" });
-  #fault = element("div", { role: "alert", id: "sample-fault" });
   /** @type {Recorder | null} */ #recorder = null;
   /** @type {File | null} */ #file = null;
   #refused = false;
@@ -32,8 +30,8 @@ export class SampleInput {
   #url = "";
 
   constructor() {
-    const { record, stop, discard, again, choose, ways, recording, there } = this.#parts;
-    this.root = element("div", { class: "fields sample" }, ways, recording, there, this.#words, this.#fault);
+    const { record, stop, discard, again, choose, ways, recording, there, words, fault } = this.#parts;
+    this.root = element("div", { class: "fields sample" }, ways, recording, there, words, fault);
     record.addEventListener("click", () => void this.#record());
     again.addEventListener("click", () => void this.#record());
     stop.addEventListener("click", () => this.#stop());
@@ -58,7 +56,7 @@ export class SampleInput {
   /** Whether there is something to send; if not, say so. */
   check() {
     if (this.file() !== null) return true;
-    if (!this.#fault.textContent) this.#fault.textContent = this.#recorder === null ? NOTHING : STILL_RECORDING;
+    if (!this.#parts.fault.textContent) this.#parts.fault.textContent = this.#recorder === null ? NOTHING : STILL_RECORDING;
     this.#focus();
     return false;
   }
@@ -66,8 +64,8 @@ export class SampleInput {
   /** Say what the server has against it. @param {string} words */
   blame(words) {
     this.#refused = true;
-    this.#words.textContent = "";
-    this.#fault.textContent = words;
+    this.#parts.words.textContent = "";
+    this.#parts.fault.textContent = words;
     this.#focus();
   }
 
@@ -77,8 +75,8 @@ export class SampleInput {
     this.#refused = false;
     this.#playable = false;
     this.#parts.choose.value = "";
-    this.#words.textContent = "";
-    this.#fault.textContent = "";
+    this.#parts.words.textContent = "";
+    this.#parts.fault.textContent = "";
     this.#unload();
     this.#show("ways");
   }
@@ -133,7 +131,7 @@ export class SampleInput {
     progress.value = durationS;
     const whole = `${Math.floor(durationS)} s of ${STOPS_AT_S} s`;
     time.textContent = durationS < GOOD_FROM_S ? `${whole}; at least ${GOOD_FROM_S} s make a good voice` : `${whole}; stop when you like`;
-    if (this.#words.textContent !== words) this.#words.textContent = words; // said once, and not fifty times a second
+    if (this.#parts.words.textContent !== words) this.#parts.words.textContent = words; // said once, and not fifty times a second
   }
 
   #stop() {
@@ -149,7 +147,7 @@ export class SampleInput {
     this.#recorder?.stop();
     this.#recorder = null;
     this.clear();
-    this.#fault.textContent = explain(error);
+    this.#parts.fault.textContent = explain(error);
     this.#focus();
   }
 
@@ -160,12 +158,12 @@ export class SampleInput {
     this.#refused = true; // until it is looked at
     this.#parts.name.textContent = file.name;
     this.#show("there");
-    this.#words.textContent = "Looking at it.";
+    this.#parts.words.textContent = "Looking at it.";
     const { fault, durationS } = await judge(file);
     if (this.#file !== file) return;
     this.#refused = fault !== "";
-    this.#fault.textContent = fault;
-    this.#words.textContent = fault ? "" : described(durationS);
+    this.#parts.fault.textContent = fault;
+    this.#parts.words.textContent = fault ? "" : described(durationS);
     this.#playable = durationS !== null;
     this.#load();
   }
@@ -232,5 +230,7 @@ function parts() {
   const recording = element("div", { class: "fields" },
     element("div", { class: "level", "aria-hidden": "true" }, level), progress, time, element("div", { class: "row" }, stop));
   const there = element("div", { class: "fields" }, name, player, element("div", { class: "row" }, again, discard));
-  return { text, record, choose, level, progress, time, stop, player, name, again, discard, ways, recording, there };
+  const words = element("p", { role: "status", class: "verdict" });
+  const fault = element("div", { role: "alert", id: "sample-fault" });
+  return { words, fault, text, record, choose, level, progress, time, stop, player, name, again, discard, ways, recording, there };
 }

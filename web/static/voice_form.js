@@ -12,7 +12,7 @@ import { upload } from "./upload.js";
 /** @typedef {import("./catalogue.js").Engines} Engines */
 
 /** A slow line, a server that looks at it, and vendors that take 30 s. */
-const LIMIT_MS = 180_000;
+const LIMIT_MS = 600_000;
 const CONSENT = "The person who speaks has agreed to this, in writing, and knows what the voice will say and to whom.";
 const NO_CONSENT = "Clone only the voice of somebody who has agreed to it, and say so here.";
 const ADVICE = "6 to 15 s of one person, in a quiet room, speaking as the agent is to speak. No music, no echo, no second voice.";
@@ -26,8 +26,7 @@ export class VoiceForm {
     language: new Field("voice-language", "Language of the sample",
       element("input", { type: "text", required: true, pattern: "[a-z]{2}(-[A-Za-z]{2,4})?", value: "en", autocomplete: "off" })),
   };
-  #vendors = element("fieldset", { hidden: true }, element("legend", {}, "Also make this voice at"));
-  #boxes = element("div", { class: "row boxes" });
+  #vendors = { root: element("fieldset", { hidden: true }), boxes: element("div", { class: "row boxes" }) };
   #alert = element("div", { role: "alert" });
   #progress = element("progress", { max: "1", hidden: true, "aria-label": "Sent" });
   #words = element("p", { role: "status", class: "soft" });
@@ -36,10 +35,11 @@ export class VoiceForm {
   constructor(onMade) {
     this.onMade = onMade;
     const submit = element("button", { type: "submit", class: "primary" }, "Clone this voice");
-    this.#vendors.append(this.#boxes, element("p", { class: "soft" }, SENT), this.#fields.language.root);
+    const { root, boxes } = this.#vendors;
+    root.append(element("legend", {}, "Also make this voice at"), boxes, element("p", { class: "soft" }, SENT), this.#fields.language.root);
     this.root = element("form", { class: "card fields", id: "voice-form", novalidate: true, "aria-label": "Clone a voice" },
       element("h2", {}, "Clone a voice"), element("p", { class: "soft" }, ADVICE),
-      this.#sample.root, this.#fields.name.root, this.#vendors, this.#fields.consent.root,
+      this.#sample.root, this.#fields.name.root, root, this.#fields.consent.root,
       element("div", { class: "row" }, submit), this.#progress, this.#words, this.#alert);
     this.root.addEventListener("submit", oneAtATime(submit, () => this.#send()));
   }
@@ -48,8 +48,8 @@ export class VoiceForm {
   offer(engines) {
     const before = this.#wanted();
     const usable = engines.tts.filter(({ name, usable }) => usable && name in VENDORS);
-    this.#vendors.hidden = usable.length === 0;
-    this.#boxes.replaceChildren(...usable.map(({ name }) => {
+    this.#vendors.root.hidden = usable.length === 0;
+    this.#vendors.boxes.replaceChildren(...usable.map(({ name }) => {
       const box = element("input", { type: "checkbox", id: `vendor-${name}`, value: name });
       box.checked = before.includes(name);
       return element("label", { class: "check", for: box.id }, box, VENDORS[name]);
@@ -66,7 +66,7 @@ export class VoiceForm {
 
   /** @returns {string[]} */
   #wanted() {
-    return [...this.#boxes.querySelectorAll("input")].filter(({ checked }) => checked).map(({ value }) => value);
+    return [...this.#vendors.boxes.querySelectorAll("input")].filter(({ checked }) => checked).map(({ value }) => value);
   }
 
   async #send() {
@@ -76,17 +76,20 @@ export class VoiceForm {
     if (file === null) return;
     const { name, consent } = this.#fields;
     this.#progress.hidden = false;
+    this.#sample.root.inert = true;
     try {
       const voice = await withKey(() => upload("voices", this.#form(file), (share) => this.#tell(share), LIMIT_MS));
       this.#sample.clear();
       name.control.value = "";
-      /** @type {HTMLInputElement} */ (consent.control).checked = false;
+      consent.control.checked = false;
       await this.onMade(voice);
       this.#words.textContent = `${voice.name} is kept, with ${voice.duration_s.toFixed(1)} s of speech.`;
     } catch (error) {
       this.#words.textContent = "";
+      this.#sample.root.inert = false; // or it could not be given the focus
       this.#refused(error);
     } finally {
+      this.#sample.root.inert = false;
       this.#progress.hidden = true;
     }
   }

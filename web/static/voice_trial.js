@@ -16,18 +16,22 @@ const LIMIT_MS = 120_000;
 export class VoiceTrial {
   #voice = new Field("trial-voice", "Voice", element("select"));
   #text = new Field("trial-text", "Sentence", element("input", { type: "text", required: true, maxlength: "500", value: "This is how I sound. Shall we talk?", autocomplete: "off" }));
-  #say = element("button", { type: "submit", class: "primary" }, "Say it");
-  #player = element("audio", { controls: true, hidden: true, "aria-label": "The sentence" });
-  #words = element("p", { role: "status", class: "soft" });
-  #why = element("div", { class: "why", id: "trial-why", hidden: true });
-  #alert = element("div", { role: "alert" });
+  #parts = {
+    say: element("button", { type: "submit", class: "primary" }, "Say it"),
+    player: element("audio", { controls: true, hidden: true, "aria-label": "The sentence" }),
+    words: element("p", { role: "status", class: "soft" }),
+    why: element("div", { class: "why", hidden: true }),
+    alert: element("div", { role: "alert" }),
+  };
+  /** What is being asked for; whoever has gone on hears nothing of it. @type {object | null} */ #asked = null;
   /** @type {Catalogue} */ #catalogue = { agents: [], voices: [], engines: { stt: [], llm: [], tts: [] } };
 
   constructor() {
+    const { say, player, words, why, alert } = this.#parts;
     this.root = element("form", { class: "card fields", id: "voice-trial", novalidate: true, "aria-label": "Say a sentence" },
-      element("h2", {}, "Say a sentence"), this.#voice.root, this.#why, this.#text.root,
-      element("div", { class: "row" }, this.#say), this.#player, this.#words, this.#alert);
-    this.root.addEventListener("submit", oneAtATime(this.#say, () => this.#speak()));
+      element("h2", {}, "Say a sentence"), this.#voice.root, why, this.#text.root,
+      element("div", { class: "row" }, say), player, words, alert);
+    this.root.addEventListener("submit", oneAtATime(say, () => this.#speak()));
     this.#voice.control.addEventListener("change", () => this.#explain());
   }
 
@@ -50,11 +54,13 @@ export class VoiceTrial {
 
   /** Fall silent. */
   leave() {
-    if (this.#player.src) URL.revokeObjectURL(this.#player.src);
-    this.#player.removeAttribute("src");
-    this.#player.load();
-    this.#player.hidden = true;
-    this.#words.textContent = "";
+    const { player, words } = this.#parts;
+    this.#asked = null;
+    if (player.src) URL.revokeObjectURL(player.src);
+    player.removeAttribute("src");
+    player.load();
+    player.hidden = true;
+    words.textContent = "";
   }
 
   /** @returns {Voice | undefined} */
@@ -65,14 +71,15 @@ export class VoiceTrial {
   /** Say who cannot speak with it, and what would; or let it be said. */
   #explain() {
     const { agents, engines } = this.#catalogue;
+    const { say, why, alert } = this.#parts;
     const voice = this.#chosen();
     const speaker = voice ? speakerOf(voice, agents, engines) : null;
     this.leave();
-    this.#alert.textContent = "";
+    alert.textContent = "";
     this.#text.root.hidden = speaker === null;
-    this.#say.hidden = speaker === null;
-    this.#why.hidden = speaker !== null;
-    if (speaker === null) this.#why.replaceChildren(...whyNot(voice, this.#catalogue));
+    say.hidden = speaker === null;
+    why.hidden = speaker !== null;
+    if (speaker === null) why.replaceChildren(...whyNot(voice, this.#catalogue));
   }
 
   async #speak() {
@@ -80,15 +87,17 @@ export class VoiceTrial {
     if (!voice || !this.#text.check("Type a sentence.")) return this.#text.control.focus();
     const speaker = speakerOf(voice, this.#catalogue.agents, this.#catalogue.engines);
     this.leave();
-    this.#alert.textContent = "";
-    this.#words.textContent = "The sentence is being spoken. The first one in a new voice takes longer.";
+    this.#parts.alert.textContent = "";
+    this.#parts.words.textContent = "The sentence is being spoken. The first one in a new voice takes longer.";
     const asked = { text: this.#text.control.value, voice: voice.id, ...(speaker === DEFAULT ? {} : { personality: speaker }) };
+    this.#asked = asked;
     try {
       const { audio } = await withKey(() => request("POST", "tts", asked, LIMIT_MS));
-      if (this.#chosen() === voice) await this.#play(audio);
+      if (this.#asked === asked) await this.#play(audio);
     } catch (error) {
-      this.#words.textContent = "";
-      this.#alert.textContent = why(error);
+      if (this.#asked !== asked) return;
+      this.#parts.words.textContent = "";
+      this.#parts.alert.textContent = why(error);
     }
   }
 
@@ -96,9 +105,9 @@ export class VoiceTrial {
   async #play(audio) {
     const file = Uint8Array.from(atob(audio), (c) => c.charCodeAt(0));
     this.leave();
-    this.#player.src = URL.createObjectURL(new Blob([file], { type: "audio/wav" }));
-    this.#player.hidden = false;
-    await this.#player.play().catch((error) => console.info("the sentence waits for its button", error));
+    this.#parts.player.src = URL.createObjectURL(new Blob([file], { type: "audio/wav" }));
+    this.#parts.player.hidden = false;
+    await this.#parts.player.play().catch((error) => console.info("the sentence waits for its button", error));
   }
 }
 

@@ -18,7 +18,6 @@ def test_the_types_of_the_page_hold() -> None:
         pytest.skip("no npm on this machine: apt-get install npm")
     if not (FOLDER / "node_modules").is_dir():
         subprocess.run([npm, "ci", "--loglevel=error"], cwd=FOLDER, check=True, timeout=200)
-    checked = subprocess.run(
-        [npm, "exec", "--", "tsc", "-p", "."], cwd=FOLDER, capture_output=True, text=True, timeout=120
-    )
+    tsc = [npm, "exec", "--", "tsc", "-p", "."]
+    checked = subprocess.run(tsc, check=False, cwd=FOLDER, capture_output=True, text=True, timeout=120)
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -142,9 +142,13 @@ export class AgentForm {
   /** Say what is wrong before the server has to; the first that is gets the focus. */
   #check() {
     const { name, id, language } = this.#fields;
-    const wrong = [[name, WORDS.name], [id, WORDS.id], [language, WORDS.language]].filter(([field, words]) => !field.check(words));
-    if (!this.#voice.check()) wrong.push([this.#voice.field]);
-    wrong[0]?.[0].control.focus();
+    /** @type {import("./fields.js").Field<any>[]} */
+    const wrong = [];
+    if (!name.check(WORDS.name)) wrong.push(name);
+    if (!id.check(WORDS.id)) wrong.push(id);
+    if (!language.check(WORDS.language)) wrong.push(language);
+    if (!this.#voice.check()) wrong.push(this.#voice.field);
+    wrong[0]?.control.focus();
     return wrong.length === 0;
   }
 

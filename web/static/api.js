@@ -25,9 +25,9 @@ export function useKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
-/** Whether a key is sent along. */
-export function hasKey() {
-  return sessionStorage.getItem(KEY) !== null;
+/** The key, where one is used; empty otherwise. */
+export function accessToken() {
+  return sessionStorage.getItem(KEY) ?? "";
 }
 
 /** Ask for a call. @returns {Promise<RTCIceServer[]>} the ICE servers to use */
@@ -87,8 +87,7 @@ export function canTalk() {
 export function socketUrl(path) {
   const url = new URL(path, document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
-  const key = sessionStorage.getItem(KEY);
-  if (key) url.searchParams.set("access_token", key);
+  if (accessToken()) url.searchParams.set("access_token", accessToken());
   return url;
 }
 
@@ -113,9 +112,8 @@ export async function download(path) {
 
 /** @param {string} method @param {string} path @param {unknown} body @param {number} limitMs */
 async function respond(method, path, body, limitMs) {
-  const key = sessionStorage.getItem(KEY);
   /** @type {Record<string, string>} */
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const headers = accessToken() ? { Authorization: `Bearer ${accessToken()}` } : {};
   const isForm = body instanceof FormData;
   if (body !== undefined && !isForm) headers["Content-Type"] = "application/json";
   const response = await fetch(path, {

@@ -14,6 +14,8 @@ const talk = new TalkView();
 /** @type {Record<string, () => View | Promise<View>>} */
 const OPENERS = {
   talk: () => talk,
+  agents: async () => new (await import("./agents.js")).AgentsView(get("agents-view", HTMLElement), (id) => talk.speakWith(id)),
+  voices: async () => new (await import("./voices.js")).VoicesView(get("voices-view", HTMLElement)),
 };
 /** @type {Map<string, Promise<View>>} */
 const opened = new Map();

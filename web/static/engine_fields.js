@@ -18,7 +18,7 @@ export class EngineFields {
 
   /** @param {() => void} onSpeech another speech engine was chosen */
   constructor(onSpeech) {
-    /** @type {Record<Kind, Field>} */
+    /** @type {Record<Kind, Field<HTMLSelectElement>>} */
     this.fields = {
       stt: new Field("agent-stt", KINDS.stt, element("select")),
       llm: new Field("agent-llm", KINDS.llm, element("select")),

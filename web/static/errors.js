@@ -1,6 +1,6 @@
 // What went wrong, in words for the person in front of the page: what happened and what to do.
 
-import { ApiError, hasKey } from "./api.js";
+import { accessToken, ApiError } from "./api.js";
 
 /** A failure of the call itself, after the server had agreed to it. */
 export class CallError extends Error {}
@@ -52,7 +52,7 @@ export function seconds(count) {
 function explainAnswer(error) {
   const { status, message, retryAfterS } = error;
   if (status === 0) return "The server cannot be reached. Is it running, and are you online?";
-  if (status === 401) return hasKey() ? "The server does not know this API key." : "This server asks for an API key.";
+  if (status === 401) return accessToken() ? "The server does not know this API key." : "This server asks for an API key.";
   if (status === 403) return `The server does not accept calls from this page: ${message}`;
   if (isBusy(error)) return `${busyWords(status)} Try again ${retryAfterS === null ? "in a moment" : `in ${seconds(retryAfterS)}`}.`;
   return `The server refused the call: ${message}`;

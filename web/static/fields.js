@@ -55,7 +55,7 @@ export class Field {
 /**
  * Show why the server refused a form, at the field that was wrong, which gets the focus.
  * @param {unknown} error
- * @param {Record<string, Field>} fields by the server's names
+ * @param {Record<string, Field<any>>} fields by the server's names
  * @param {HTMLElement} alert where no field is at fault
  */
 export function showFault(error, fields, alert) {

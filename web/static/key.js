@@ -26,8 +26,8 @@ export async function withKey(work) {
   }
 }
 
-/** @param {string} why @returns {Promise<boolean>} whether one was given */
-function askForKey(why) {
+/** Ask for it. @param {string} why @returns {Promise<boolean>} whether one was given */
+export function askForKey(why) {
   const input = element("input", { id: "dialog-key", type: "password", autocomplete: "off", spellcheck: "false", required: true });
   const cancel = element("button", { type: "button" }, "Cancel");
   const form = element("form", { class: "fields" },
@@ -38,7 +38,7 @@ function askForKey(why) {
   const dialog = element("dialog", { "aria-labelledby": "dialog-key-title" }, form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    useKey(input.value);
+    useKey(input.value.trim());
     dialog.close("given");
   });
   cancel.addEventListener("click", () => dialog.close(""));

@@ -93,7 +93,7 @@ export class Network {
       Connection: now.way === "webrtc" ? now.path || "WebRTC" : "WebSocket, raw PCM",
       Codec: now.codec || (now.way === "websocket" ? "PCM, 16 kHz up, 24 kHz down" : "–"),
       "Round trip": inMs(last.roundTripMs),
-      Jitter: inMs(last.jitterMs),
+      ...(now.way === "webrtc" ? { Jitter: inMs(last.jitterMs) } : {}),
       "Waiting to be played": inMs(last.bufferMs),
       ...losses(now, last),
       "Up, down": `${rate("sentBytes")}, ${rate("receivedBytes")}`,

@@ -1,7 +1,6 @@
 // The talk view: one call at a time, and what it looks like.
 
 import { AgentChoice } from "./agent_choice.js";
-import { useKey } from "./api.js";
 import { Call } from "./call.js";
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
@@ -32,8 +31,6 @@ const page = {
   mute: get("mute", HTMLButtonElement),
   press: get("press", HTMLButtonElement),
   alert: get("alert", HTMLDivElement),
-  keyForm: get("key-form", HTMLFormElement),
-  key: get("key", HTMLInputElement),
   hint: get("hint", HTMLParagraphElement),
   composer: get("composer", HTMLFormElement),
   text: get("text", HTMLInputElement),
@@ -79,7 +76,6 @@ export class TalkView {
     page.call.addEventListener("click", () => (this.#call ? this.#call.hangUp() : this.#start()));
     page.mute.addEventListener("click", () => this.#toggleMute());
     page.composer.addEventListener("submit", (event) => this.#sendText(event));
-    page.keyForm.addEventListener("submit", (event) => this.#useKey(event));
     addEventListener("keydown", (event) => this.#pressed(event));
     // Also fires when the page is put aside for the back button: a call nobody sees is a ghost all the same.
     addEventListener("pagehide", () => this.#call?.hangUp());
@@ -104,7 +100,6 @@ export class TalkView {
     this.#captions.clear();
     this.#latency.clear();
     this.#complain("");
-    page.keyForm.hidden = true;
     this.#steady = true;
     this.#muted = false;
     this.#beganMs = 0;
@@ -187,8 +182,8 @@ export class TalkView {
     this.#levels = null;
     page.voice.srcObject = null;
     this.#complain(error === null ? "" : explain(error));
-    if (needsKey(error)) this.#askForKey();
     this.#draw();
+    if (needsKey(error)) void this.#askForKey(error);
   };
 
   // What the caller does
@@ -252,18 +247,12 @@ export class TalkView {
     if (event.key === "m" && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat) this.#toggleMute();
   }
 
-  #askForKey() {
-    page.keyForm.hidden = false;
-    page.key.focus();
-  }
-
-  /** @param {SubmitEvent} event */
-  #useKey(event) {
-    event.preventDefault();
-    useKey(page.key.value.trim());
-    page.key.value = "";
+  /** @param {unknown} error */
+  async #askForKey(error) {
+    const { askForKey } = await import("./key.js");
+    if (!(await askForKey(explain(error))) || this.#call) return;
     void this.#agents.refill();
-    if (!this.#call) this.#start();
+    this.#start();
   }
 
   // What it looks like

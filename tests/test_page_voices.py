@@ -14,9 +14,11 @@ import pytest
 
 from pipeline.audio import SPEECH_RATE_HZ, silence, to_int16
 from tests.browser import WAIT_MS, Server, Tab, recording, serving
+from tests.canary import KEY
 from tests.catalogue_page import (
     STAND_INS,
     ask,
+    begin_anew,
     button,
     check_named,
     choose,
@@ -337,3 +339,47 @@ def test_a_voice_is_made_at_a_vendor_only_if_that_is_asked_for(browser: Tab, tmp
         tab.wait_for("() => !document.querySelector('#voices-view .entries').textContent.includes('There')")
         assert vendors.elevenlabs.known == {}
         tab.check_clean()
+
+
+def test_a_sentence_is_said_by_an_agent_whose_engine_has_the_voice(browser: Tab, tmp_path: Path) -> None:
+    pytest.importorskip("elevenlabs", reason="pip install 'vocal-node[elevenlabs]'")
+    tab = browser
+    with vendors_in_a_thread() as vendors, serving(tmp_path, **STAND_INS, **vendors.settings) as server:
+        open_view(tab, server, "voices")
+        choose(tab, "speech.wav", wav(SPEECH))
+        tab.page.check("#vendor-elevenlabs")
+        fill_and_send(tab, "Anna")
+        wait_until_kept(tab, "Anna")
+        words = tab.page.inner_text("#voice-trial")
+        assert "elevenlabs can be used here: choose it as an agent's speech engine." in words
+        assert "cartesia can be used here, but Anna was not made there." in words
+        ask(server, "POST", "agents", {"id": "nora", "name": "Nora", "tts": "elevenlabs"})
+        tab.page.reload()
+        button(tab, "Say it").click()
+        tab.wait_for("() => document.querySelector('#voice-trial audio').currentTime > 0")
+        assert set(vendors.elevenlabs.spoken) == set(vendors.elevenlabs.known)
+        tab.check_clean()
+
+
+def test_a_server_with_keys_takes_and_plays_voices_too(browser: Tab, tmp_path: Path) -> None:
+    tab = browser
+    with serving(tmp_path, VOCAL_API_KEYS=KEY, **STAND_INS) as server:
+        begin_anew(tab)
+        tab.open(f"{server.url}/#voices")
+        tab.page.fill("dialog input", KEY)
+        button(tab, "Use key").click()
+        tab.page.wait_for_selector("#voices-view .entries li")
+        choose(tab, "speech.wav", wav(SPEECH))
+        fill_and_send(tab, "Anna")
+        wait_until_kept(tab, "Anna")
+        button(tab, "Play Anna").click()
+        button(tab, "Play Anna").wait_for(timeout=WAIT_MS)
+        # the key is taken back while the form is filled in: it is asked for again, and nothing is lost
+        tab.page.evaluate("sessionStorage.clear()")
+        choose(tab, "speech.wav", wav(SPEECH))
+        fill_and_send(tab, "Anna again")
+        tab.page.fill("dialog input", KEY)
+        button(tab, "Use key").click()
+        wait_until_kept(tab, "Anna again")
+        assert len(ask(server, "GET", "voices", key=KEY)[1]["voices"]) == 2
+        tab.check_clean("status of 401")

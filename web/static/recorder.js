@@ -51,6 +51,7 @@ export class Recorder {
   async #listen(stream) {
     const context = new AudioContext();
     this.#context = context;
+    void context.resume(); // a browser may hold it back that was asked for the microphone long after the click
     await context.audioWorklet.addModule("static/recorder_worklet.js");
     if (this.#stopped) return;
     const tap = new AudioWorkletNode(context, "recorder", { channelCount: 1, channelCountMode: "explicit" });

@@ -12,6 +12,8 @@ export const MOST_S = 30;
 const MOST_BYTES = 25 * 1024 * 1024;
 /** A file's header may be that wrong about its length. */
 const HEADER_SLACK_S = 1;
+/** Browsers that save data read no header before somebody presses play. */
+const HEADER_LIMIT_MS = 2_000;
 
 const LOUD_LEAST_S = 1.5;
 const LOUD_FROM_DBFS = -45;
@@ -48,10 +50,12 @@ function announced(file) {
   player.preload = "metadata";
   return new Promise((resolve) => {
     const answer = (/** @type {number | null} */ durationS) => {
+      clearTimeout(limit);
       player.removeAttribute("src");
       URL.revokeObjectURL(url);
       resolve(durationS);
     };
+    const limit = setTimeout(() => answer(null), HEADER_LIMIT_MS);
     player.addEventListener("loadedmetadata", () => answer(Number.isFinite(player.duration) ? player.duration : null), { once: true });
     player.addEventListener("error", () => answer(null), { once: true });
     player.src = url;

@@ -98,7 +98,7 @@ def test_speech_is_written_down_and_answered_aloud(server: Server, speaking: Pat
         tab.page.wait_for_selector("body[data-phase=idle]")
         assert tab.page.evaluate("microphone.getTracks().every((track) => track.readyState === 'ended')")
         wait_until_nobody_is_left(tab, server)
-        assert ends(server)[-1] == "hung up"
+        assert ends(server)[-1] == {"webrtc": "hung up", "websocket": "caller left"}[way]
         assert not tab.page.is_visible("#alert")
         tab.check_clean()
 

@@ -192,6 +192,32 @@ def test_what_is_cleared_ends_at_once_and_softly_and_what_comes_next_begins_soft
     assert caller.tab.page.evaluate("playback.stats") == {"bufferedMs": 0, "underruns": 0}
 
 
+HELD = """async (afterMs) => {
+  const play = (n) => {
+    const cosine = (_, k) => 0.3 * Math.cos(2 * Math.PI * 440 * (n * 480 + k) / 24000);
+    playback.play(Float32Array.from({ length: 480 }, cosine));
+  };
+  playback.hold();
+  play(100);  // as the server sends a fade
+  await new Promise((resolve) => setTimeout(resolve, afterMs));
+  play(101);
+}"""
+
+
+@pytest.mark.parametrize(("after_ms", "is_held"), [(400, True), (0, False)], ids=["held", "goes on at once"])
+def test_what_is_held_goes_on_where_it_was_softly(caller: Caller, after_ms: int, is_held: bool) -> None:
+    caller.tab.page.evaluate(FEED, [100, 100, 100, 0])
+    caller.tab.wait_for("() => recorded.length > 30")
+    caller.tab.page.evaluate(HELD, after_ms)
+    caller.tab.page.evaluate("playback.end()")
+    caller.until_silent()
+    sound = sounding(caller.played())
+    assert (np.count_nonzero(sound == 0) / RATE_HZ > 0.25) == is_held
+    assert np.count_nonzero(sound) == pytest.approx(102 * 480, abs=102 * 480 * 0.005), "all of it was played"
+    assert steepest(sound) < STEEPEST
+    assert caller.tab.page.evaluate("playback.stats.underruns") == 0
+
+
 RESAMPLE = """async ([fromHz, pitchHz, cut]) => {
   const { Resampler } = await import("/static/resampler.js");
   const resampler = new Resampler(fromHz, 16000), made = [];

@@ -12,6 +12,12 @@ const SAMPLES_PER_MS = sampleRate / 1000;
  * ahead of time, so it comes at once; and what a stall held back comes together, and is a longer buffer from then on.
  */
 const START_SAMPLES = 80 * SAMPLES_PER_MS;
+/**
+ * When the caller begins to speak the server holds the agent's words at once, and sends no more than the fade at their end;
+ * what goes on all the same, because this agent may not be interrupted, shows within two pieces.
+ */
+const HOLD_SAMPLES = 45 * SAMPLES_PER_MS;
+const GOES_ON_PIECES = 2;
 const REPORT_SAMPLES = sampleRate / 4;
 
 /** One reply's sound, as far as it has come and was not played. */
@@ -49,6 +55,8 @@ class Stream {
 class Playback extends AudioWorkletProcessor {
   /** @type {Stream[]} the first is played; one that has begun is not joined to the end of another */ #streams = [];
   #playing = false;
+  /** Samples until what is there is held: not played, and not thrown away. */ #untilHeld = Infinity;
+  #piecesSinceHold = 0;
   #gain = 0;
   #late = false;
   #underruns = 0;
@@ -56,9 +64,10 @@ class Playback extends AudioWorkletProcessor {
 
   constructor() {
     super();
-    /** @param {MessageEvent<Float32Array | "end" | "clear">} event */
+    /** @param {MessageEvent<Float32Array | "end" | "clear" | "hold">} event */
     this.port.onmessage = ({ data }) => {
-      if (data === "end") this.#end();
+      if (data === "hold") this.#hold();
+      else if (data === "end") this.#end();
       else if (data === "clear") this.#clear();
       else this.#push(data);
     };
@@ -74,16 +83,26 @@ class Playback extends AudioWorkletProcessor {
 
   /** @param {Float32Array} piece */
   #push(piece) {
+    this.#piecesSinceHold += 1;
+    if (this.#piecesSinceHold >= GOES_ON_PIECES) this.#untilHeld = Infinity;
     if (this.#streams.at(-1)?.ended !== false) this.#streams.push(new Stream());
     this.#streams.at(-1)?.push(piece);
   }
 
+  #hold() {
+    this.#untilHeld = HOLD_SAMPLES;
+    this.#piecesSinceHold = 0;
+  }
+
   #end() {
+    this.#untilHeld = Infinity;
     const last = this.#streams.at(-1);
     if (last) last.ended = true;
   }
 
   #clear() {
+    this.#untilHeld = Infinity;
+    this.#playing &&= this.#gain > 0; // what is held needs no fade
     this.#streams.length = this.#playing ? 1 : 0;
     this.#streams[0]?.cut();
   }
@@ -91,6 +110,8 @@ class Playback extends AudioWorkletProcessor {
   #next() {
     const stream = this.#streams[0];
     if (!stream || !this.#begun(stream)) return 0;
+    this.#untilHeld -= 1;
+    if (this.#untilHeld < 0 && this.#gain <= STEP) return this.#rest();
     this.#watch(stream);
     if (stream.samples === 0) {
       this.#playing = false;
@@ -98,8 +119,14 @@ class Playback extends AudioWorkletProcessor {
       if (stream.ended) this.#streams.shift();
       return 0;
     }
-    this.#gain = Math.min(1, this.#gain + STEP, stream.samples * STEP);
+    const step = this.#untilHeld < 0 ? -STEP : STEP;
+    this.#gain = Math.min(1, this.#gain + step, stream.samples * STEP);
     return stream.next() * this.#gain;
+  }
+
+  #rest() {
+    this.#gain = 0;
+    return 0;
   }
 
   /** @param {Stream} stream */

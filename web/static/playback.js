@@ -38,6 +38,11 @@ export class Playback {
     this.#worklet?.port.postMessage("end");
   }
 
+  /** The caller begins to speak: be silent unless more comes, and then go on where it was. */
+  hold() {
+    this.#worklet?.port.postMessage("hold");
+  }
+
   /** Be silent at once. */
   clear() {
     this.#worklet?.port.postMessage("clear");

@@ -129,6 +129,7 @@ export class WebSocketCall {
       this.listener.onVoice(this.#playback.stream);
       if (this.#isOpen) this.listener.onReady();
     }
+    if (message.type === "user-started-speaking") this.#playback.hold();
     if (this.#isOpen) this.listener.onMessage(message);
   }
 

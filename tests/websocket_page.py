@@ -15,7 +15,6 @@ from tests.browser import WAIT_MS, Server, Tab, browsing
 
 RATE_HZ = 24_000
 FADE_SAMPLES = 120
-STALL_MS = 60
 Sound = NDArray[np.float32]
 
 PREPARE = """async () => {
@@ -41,17 +40,6 @@ PREPARE = """async () => {
     let text = "";
     for (let i = 0; i < at; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
     return [btoa(text), recorded.map(({ atMs, samples }) => [atMs, samples.length])];
-  };
-
-  // When each piece of sound came to the page.
-  window.arrivals = [];
-  window.WebSocket = class extends WebSocket {
-    constructor(url) {
-      super(url);
-      this.addEventListener("message", ({ data }) => {
-        if (data.startsWith('{"type": "tts_stream",')) arrivals.push(performance.now());
-      });
-    }
   };
 
   // A call, and what it tells, each with the time.
@@ -130,13 +118,6 @@ class Caller:
     def played(self) -> Sound:
         """Return all that was played so far, as the audio element gets it."""
         return np.frombuffer(base64.b64decode(self.tab.page.evaluate("played()[0]")), np.float32)
-
-    def stalls(self) -> int:
-        """Return how often the machine stood still for about as long as the server is ahead of time.
-
-        Pieces come each 20 ms, but for the first ones. A server that paces them wrongly is late without any such pause.
-        """
-        return int((np.diff(self.tab.page.evaluate("arrivals")) > STALL_MS).sum())
 
     def loud_ms(self, audible: float = 0.0) -> Sound:
         """Return when sound came that was louder, by the page's clock."""

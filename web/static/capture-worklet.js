@@ -11,6 +11,12 @@ class Capture extends AudioWorkletProcessor {
   #silence = new Float32Array(QUANTUM_SAMPLES);
   #piece = new Int16Array(PIECE_SAMPLES);
   #filled = 0;
+  /** @type {MessagePort | null} */ #to = null;
+
+  constructor() {
+    super();
+    this.port.onmessage = ({ data }) => { this.#to = data; };
+  }
 
   /** Without a microphone there is silence: time goes on. @param {Float32Array[][]} inputs */
   process([[samples = this.#silence]]) {
@@ -22,7 +28,7 @@ class Capture extends AudioWorkletProcessor {
   #add(sample) {
     this.#piece[this.#filled++] = Math.max(-32_768, Math.min(32_767, Math.round(sample * 32_768)));
     if (this.#filled < PIECE_SAMPLES) return;
-    this.port.postMessage(this.#piece.buffer, [this.#piece.buffer]);
+    this.#to?.postMessage(this.#piece.buffer, [this.#piece.buffer]);
     this.#piece = new Int16Array(PIECE_SAMPLES);
     this.#filled = 0;
   }

@@ -1,25 +1,24 @@
 // The microphone as a stream of pieces for the server.
 //
 // The context runs at the rate that the browser prefers, and the worklet brings that to 16 kHz: Firefox refuses to connect
-// a microphone to a context of another rate.
+// a microphone to a context of another rate, or loses samples.
 
 export class Capture {
   #context = new AudioContext();
   /** @type {AudioWorkletNode | null} */ #worklet = null;
   /** @type {MediaStreamAudioSourceNode | null} */ #source = null;
 
-  /** @param {(piece: ArrayBuffer) => void} onPiece is given 20 ms each time: s16le, 16 kHz, mono */
-  constructor(onPiece) {
-    this.onPiece = onPiece;
-  }
-
-  /** Begin to listen to `track`. @param {MediaStreamTrack} track */
-  async open(track) {
+  /**
+   * Begin to listen.
+   * @param {MediaStreamTrack} track
+   * @param {MessagePort} port is given 20 ms each time: s16le, 16 kHz, mono
+   */
+  async open(track, port) {
     await this.#context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
     this.#worklet = new AudioWorkletNode(this.#context, "capture", {
       numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit",
     });
-    this.#worklet.port.onmessage = (event) => this.onPiece(event.data);
+    this.#worklet.port.postMessage(port, [port]);
     this.use(track);
     void this.#context.resume();
   }
@@ -32,7 +31,6 @@ export class Capture {
   }
 
   close() {
-    if (this.#worklet) this.#worklet.port.onmessage = null;
     if (this.#context.state !== "closed") void this.#context.close();
   }
 }

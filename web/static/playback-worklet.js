@@ -64,13 +64,16 @@ class Playback extends AudioWorkletProcessor {
 
   constructor() {
     super();
-    /** @param {MessageEvent<Float32Array | "end" | "clear" | "hold">} event */
-    this.port.onmessage = ({ data }) => {
-      if (data === "hold") this.#hold();
-      else if (data === "end") this.#end();
-      else if (data === "clear") this.#clear();
-      else this.#push(data);
-    };
+    /** @param {MessageEvent<MessagePort>} event where the voice comes from */
+    this.port.onmessage = ({ data: from }) => { from.onmessage = (event) => this.#take(event.data); };
+  }
+
+  /** @param {Float32Array | "hold" | "end" | "clear"} message */
+  #take(message) {
+    if (message === "hold") this.#hold();
+    else if (message === "end") this.#end();
+    else if (message === "clear") this.#clear();
+    else this.#push(message);
   }
 
   /** @param {unknown} _ @param {Float32Array[][]} outputs */

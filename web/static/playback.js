@@ -10,10 +10,16 @@ export class Playback {
   /** @type {AudioWorkletNode | null} */ #worklet = null;
   #stats = { bufferedMs: 0, underruns: 0 };
 
-  async open() {
+  /**
+   * Begin to play.
+   * @param {MessagePort} port brings Float32Arrays, mono, at 24 kHz; "end" after a stream's last one; "clear", to be
+   * silent at once; or "hold", to be silent unless more comes, and then go on where it was
+   */
+  async open(port) {
     await this.#context.audioWorklet.addModule(new URL("./playback-worklet.js", import.meta.url));
     this.#worklet = new AudioWorkletNode(this.#context, "playback", { numberOfInputs: 0, outputChannelCount: [1] });
     this.#worklet.port.onmessage = (event) => { this.#stats = event.data; };
+    this.#worklet.port.postMessage(port, [port]);
     this.#worklet.connect(this.#destination);
     void this.#context.resume();
   }
@@ -26,26 +32,6 @@ export class Playback {
   /** How much was waiting to be played a moment ago, and how often what should follow was late. */
   get stats() {
     return this.#stats;
-  }
-
-  /** Queue a piece. @param {Float32Array<ArrayBuffer>} samples mono, 24 kHz; taken away */
-  play(samples) {
-    this.#worklet?.port.postMessage(samples, [samples.buffer]);
-  }
-
-  /** The stream is complete: play what there is of it. */
-  end() {
-    this.#worklet?.port.postMessage("end");
-  }
-
-  /** The caller begins to speak: be silent unless more comes, and then go on where it was. */
-  hold() {
-    this.#worklet?.port.postMessage("hold");
-  }
-
-  /** Be silent at once. */
-  clear() {
-    this.#worklet?.port.postMessage("clear");
   }
 
   close() {

@@ -4,16 +4,11 @@ import { ApiError, canTalk, socketUrl } from "./api.js";
 import { Capture } from "./capture.js";
 import { CallError, LostError } from "./errors.js";
 import { Playback } from "./playback.js";
-import { Pulse } from "./pulse.js";
-import { LABEL } from "./rtvi.js";
 
 const NO_ANSWER = "The server did not answer in time. Try again in a moment.";
 const NO_SOCKET = "The server is there, but something between you and it, perhaps a proxy, lets no WebSocket pass.";
 const FAREWELL = "The server ended the call.";
 const CONNECT_LIMIT_MS = 20_000;
-/** A second of sound. What the network does not take by then would only be heard too late. */
-const MAX_BUFFERED_BYTES = 32_000;
-const PIECE_MS = 20;
 /** What was said before the talk button was released, and is still on its way from the microphone. */
 const IN_FLIGHT_MS = 150;
 /** What the server says over HTTP where all lines are busy; a closed WebSocket cannot. */
@@ -27,17 +22,11 @@ const CLOSED = { NORMAL: 1000, GOING_AWAY: 1001, NO_CODE: 1005, BROKEN: 1006, FA
 
 export class WebSocketCall {
   #playback = new Playback();
-  #capture = new Capture((piece) => this.#sendSound(piece));
-  #pulse = new Pulse({
-    ping: () => this.#tell("ping"),
-    onSteady: (steady) => this.listener.onSteady(steady),
-    onLost: () => this.#end(new LostError()),
-  });
-  #counts = { sentBytes: 0, receivedBytes: 0, droppedMs: 0 };
+  #capture = new Capture();
   #timers = { limit: 0, release: 0 };
-  /** @type {WebSocket | null} */ #socket = null;
+  /** @type {import("./line.js").Counts} */ #stats = { sentBytes: 0, receivedBytes: 0, droppedMs: 0, stalls: 0, longestStallMs: 0, roundTripMs: null };
+  /** @type {Worker | null} */ #line = null;
   /** @type {"connecting" | "ready" | "ended"} */ #phase = "connecting";
-  /** The last thing that was wrong: where the server closes, it says why before. */ #complaint = "";
 
   /** @param {Listener} listener @param {{agent: string | null}} who to speak with; null is the default agent */
   constructor(listener, { agent }) {
@@ -52,10 +41,13 @@ export class WebSocketCall {
   async connect(microphone) {
     this.#timers.limit = setTimeout(() => this.#end(new CallError(NO_ANSWER)), CONNECT_LIMIT_MS);
     try {
-      await Promise.all([this.#capture.open(microphone.getAudioTracks()[0]), this.#playback.open()]);
-      if (this.#phase === "connecting") this.#open();
+      const [sound, voice] = [new MessageChannel(), new MessageChannel()];
+      await Promise.all([
+        this.#capture.open(microphone.getAudioTracks()[0], sound.port1), this.#playback.open(voice.port1),
+      ]);
+      if (this.#isOpen) this.#open(sound.port2, voice.port2);
     } catch (error) {
-      // The audio thread's modules come from the server, too.
+      // Modules of the audio thread come from the server, too.
       this.#end(error instanceof DOMException && error.name === "AbortError" ? await whyNot(error) : error);
     }
   }
@@ -87,36 +79,35 @@ export class WebSocketCall {
     if (this.#isOpen) this.#capture.use(track);
   }
 
-  /** Return how the connection is doing. @returns {Promise<import("./stats.js").Summary>} */
+  /**
+   * Return how the connection is doing, as of a second ago. `stalls`: pauses in the agent's sound that the server or the
+   * network made; `underruns`: how often they were heard.
+   * @returns {Promise<import("./stats.js").Summary>}
+   */
   async stats() {
-    const { bufferedMs, underruns } = this.#playback.stats;
-    return { way: "websocket", ...this.#counts, bufferedMs, underruns, roundTripMs: this.#pulse.roundTripMs };
+    return { way: "websocket", ...this.#stats, ...this.#playback.stats };
   }
 
-  #open() {
-    const socket = new WebSocket(socketUrl(`ws/${crypto.randomUUID()}`));
-    this.#socket = socket;
-    let opened = false;
-    socket.onopen = () => {
-      opened = true;
-      this.#send(JSON.stringify(configuration(this.agent)));
-    };
-    socket.onmessage = (event) => this.#receive(event.data);
-    socket.onclose = ({ code }) => void this.#closed(code, opened);
+  /** @param {MessagePort} microphone @param {MessagePort} voice */
+  #open(microphone, voice) {
+    const line = new Worker(new URL("./line-worker.js", import.meta.url), { type: "module" });
+    this.#line = line;
+    line.onmessage = (event) => this.#follow(event.data);
+    line.onerror = async ({ message }) => this.#end(await whyNot(new Error(message ?? "a file of the page is missing")));
+    const url = String(socketUrl(`ws/${crypto.randomUUID()}`));
+    const open = { url, configuration: configuration(this.agent), microphone, voice };
+    line.postMessage({ open }, [microphone, voice]);
   }
 
-  /** @param {string} text */
-  #receive(text) {
-    this.#counts.receivedBytes += text.length;
-    this.#pulse.beat();
-    const { label, type, data, error } = JSON.parse(text);
-    if (label === LABEL) return this.#hear({ type, data: data ?? {} });
-    switch (type) {
-      case "tts_stream": return this.#playback.play(decode(data.chunk));
-      case "tts_stream_end": return this.#playback.end();
-      case "new_conversation_turn": return this.#playback.clear();
-      case "pong": return this.#pulse.pong();
-      case "error": this.#complaint = String(error);
+  /** @param {import("./line.js").Fact} what */
+  #follow(what) {
+    if (!this.#isOpen) return;
+    switch (what.fact) {
+      case "message": return this.#hear(what.message);
+      case "steady": return this.listener.onSteady(what.steady);
+      case "stats": this.#stats = what.stats; return;
+      case "lost": return this.#end(new LostError());
+      case "closed": return void this.#closed(what);
     }
   }
 
@@ -125,11 +116,9 @@ export class WebSocketCall {
     if (message.type === "bot-ready" && this.#phase === "connecting") {
       this.#phase = "ready";
       clearTimeout(this.#timers.limit);
-      this.#pulse.start();
       this.listener.onVoice(this.#playback.stream);
       if (this.#isOpen) this.listener.onReady();
     }
-    if (message.type === "user-started-speaking") this.#playback.hold();
     if (this.#isOpen) this.listener.onMessage(message);
   }
 
@@ -138,29 +127,15 @@ export class WebSocketCall {
     return this.#phase !== "ended";
   }
 
-  /** @param {ArrayBuffer} piece */
-  #sendSound(piece) {
-    if (this.#phase !== "ready") return;
-    if ((this.#socket?.bufferedAmount ?? 0) > MAX_BUFFERED_BYTES) this.#counts.droppedMs += PIECE_MS;
-    else this.#send(piece);
-  }
-
   /** @param {string} type @param {Record<string, unknown>} [fields] */
   #tell(type, fields) {
-    if (this.#phase === "ready") this.#send(JSON.stringify({ type, ...fields }));
+    if (this.#phase === "ready") this.#line?.postMessage({ say: { type, ...fields } });
   }
 
-  /** @param {string | ArrayBuffer} message */
-  #send(message) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return;
-    this.#socket.send(message);
-    this.#counts.sentBytes += typeof message === "string" ? message.length : message.byteLength;
-  }
-
-  /** @param {number} code @param {boolean} opened */
-  async #closed(code, opened) {
+  /** @param {{code: number, opened: boolean, complaint: string}} how */
+  async #closed({ code, opened, complaint }) {
     if (!opened) return this.#end(await whyNot(new CallError(NO_SOCKET)));
-    this.#end(this.#phase === "ready" ? afterwards(code, this.#complaint) : refusal(code, this.#complaint));
+    this.#end(this.#phase === "ready" ? afterwards(code, complaint) : refusal(code, complaint));
   }
 
   /** @param {unknown} error */
@@ -168,8 +143,7 @@ export class WebSocketCall {
     if (!this.#isOpen) return;
     this.#phase = "ended";
     Object.values(this.#timers).forEach((timer) => clearTimeout(timer));
-    this.#pulse.stop();
-    if (this.#socket) leave(this.#socket);
+    this.#line?.postMessage("leave");
     this.#capture.close();
     this.#playback.close();
     this.listener.onEnd(error);
@@ -180,21 +154,6 @@ export class WebSocketCall {
 function configuration(agent) {
   const named = { agentId: agent ?? "default", agentName: agent ?? "default", userId: "page", rtvi: true };
   return agent === null ? named : { ...named, agent };
-}
-
-/** @param {string} chunk base64 of f32le, which is what every browser's machine computes with */
-function decode(chunk) {
-  const octets = atob(chunk);
-  const bytes = new Uint8Array(octets.length);
-  for (let i = 0; i < octets.length; i++) bytes[i] = octets.charCodeAt(i);
-  return new Float32Array(bytes.buffer);
-}
-
-/** Close, and hear nothing more. One that is still connecting is let connect: browsers complain otherwise. */
-function leave(/** @type {WebSocket} */ socket) {
-  socket.onmessage = socket.onclose = null;
-  if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close();
-  else socket.close();
 }
 
 /**

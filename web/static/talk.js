@@ -2,10 +2,11 @@
 
 import { AgentChoice } from "./agent_choice.js";
 import { Call } from "./call.js";
+import { CALL_BUTTON, clockTime, stateWords } from "./call_words.js";
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
 import { get } from "./dom.js";
-import { busyWords, explain, needsKey, seconds } from "./errors.js";
+import { busyWords, explain, needsKey } from "./errors.js";
 import { Latency } from "./latency.js";
 import { Levels } from "./levels.js";
 import { Network } from "./network.js";
@@ -15,10 +16,8 @@ import { offerPushToTalk } from "./push_to_talk.js";
 import { choose } from "./settings.js";
 
 /** @typedef {import("./rtvi.js").Message} Message */
-/** @typedef {"idle" | import("./call.js").Phase} Phase */
+/** @typedef {import("./call_words.js").Phase} Phase */
 
-const CALL_BUTTON = { idle: "Start talking", connecting: "Cancel", waiting: "Cancel", connected: "Hang up", reconnecting: "Hang up" };
-const FLOOR = { nobody: "Listening", caller: "Listening to you", thinking: "Thinking", agent: "Speaking" };
 /** What was said before the button was let go is on its way through the browser for as long as this. */
 const TRAILING_MS = 150;
 const HELD_BACK = "Your browser holds the sound back. Click anywhere to hear the agent.";
@@ -282,33 +281,17 @@ export class TalkView {
     this.#options.lock(phase !== "idle");
     page.timer.hidden = !this.#beganMs || phase === "idle";
     setText(page.timer, clockTime(performance.now() - this.#beganMs));
-    setText(page.status, this.#statusWords());
+    setText(page.status, stateWords({
+      phase, floor: this.#conversation.floor, steady: this.#steady, muted: this.#muted, pushToTalk: presses, held: this.#held,
+      waitS: Math.max(0, Math.ceil((this.#againMs - performance.now()) / 1000)),
+    }));
     get("call-elsewhere", HTMLElement).hidden = phase === "idle";
     // In a call a screen reader would talk into it.
     page.status.ariaLive = connected ? "off" : "polite";
-  }
-
-  #statusWords() {
-    switch (this.#phase) {
-      case "idle": return "Ready when you are";
-      case "connecting": return "Connecting";
-      case "reconnecting": return "The connection was lost. Reconnecting";
-      case "waiting": return `Trying again in ${seconds(Math.max(0, Math.ceil((this.#againMs - performance.now()) / 1000)))}`;
-    }
-    if (!this.#steady) return "The connection is unsteady";
-    if (this.#conversation.floor !== "nobody") return FLOOR[this.#conversation.floor];
-    if (this.#options.pushToTalk && !this.#held) return "Hold the space bar to talk";
-    return this.#muted ? "You are muted" : FLOOR.nobody;
   }
 }
 
 /** @param {HTMLElement} where @param {string} text */
 function setText(where, text) {
   if (where.textContent !== text) where.textContent = text;
-}
-
-/** @param {number} ms */
-function clockTime(ms) {
-  const total = Math.floor(ms / 1000);
-  return `${Math.floor(total / 60)}:${String(total % 60).padStart(2, "0")}`;
 }

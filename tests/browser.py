@@ -212,6 +212,13 @@ def answered_after(tab: Tab, typed: str) -> None:
     tab.wait_for(done, before)
 
 
+def choose_way(tab: Tab, way: str) -> None:
+    """Take this way in from now on."""
+    tab.page.click("#options summary")
+    tab.page.select_option("#way", way)
+    tab.page.click("#options summary")
+
+
 def ends(server: Server) -> list[str]:
     """Return why its calls ended, in order, as its log has it."""
     return [line.rpartition(" closed: ")[2] for line in server.log.read_text().splitlines() if " closed: " in line]

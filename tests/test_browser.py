@@ -13,6 +13,7 @@ from tests.browser import (
     Tab,
     answered_after,
     browsing,
+    choose_way,
     ends,
     recording,
     serving,
@@ -117,13 +118,6 @@ def test_words_appear_while_they_are_spoken(server: Server, speaking: Path, tmp_
         tab.page.wait_for_selector("#captions li[data-role=caller][data-state=done]", timeout=WAIT_MS)
         assert len(tab.page.evaluate("seen")) >= 2
         tab.check_clean()
-
-
-def choose_way(tab: Tab, way: str) -> None:
-    """Take this way in from now on."""
-    tab.page.click("#options summary")
-    tab.page.select_option("#way", way)
-    tab.page.click("#options summary")
 
 
 @either_way

@@ -14,6 +14,7 @@ from tests.browser import (
     Server,
     answered_after,
     browsing,
+    choose_way,
     ends,
     serving,
     wait_until_nobody_is_left,
@@ -112,11 +113,13 @@ def test_a_conversation_outlives_its_connection(tmp_path: Path) -> None:
         tab.check_clean("ERR_", "Failed to load resource")
 
 
-def test_a_server_that_died_is_called_again_when_it_is_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["webrtc", "websocket"])
+def test_a_server_that_died_is_called_again_when_it_is_back(tmp_path: Path, way: str) -> None:
     quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
     with browsing(tmp_path, quiet) as tab:
         with serving(tmp_path, **STAND_INS) as server:
             tab.open(server.url)
+            choose_way(tab, way)
             tab.start()
             server.process.kill()
             tab.page.wait_for_selector("body[data-phase=reconnecting]", timeout=WAIT_MS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -272,6 +273,42 @@ def test_the_microphone_is_brought_to_16_khz_and_nothing_folds_back(
             if pitch_hz < from_hz / 2:
                 made = np.array(tab.page.evaluate(RESAMPLE, [from_hz, pitch_hz, 128]))
                 assert np.abs(made[200:-200]).max() < 2e-3, pitch_hz
+
+
+CAPTURE = """async () => {
+  const { Capture } = await import("/static/capture.js");
+  const capture = new Capture(), { port1, port2 } = new MessageChannel();
+  let heard = "";
+  port1.onmessage = ({ data }) => { heard += String.fromCharCode(...new Uint8Array(data)); };
+  const unaltered = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+  const microphone = await navigator.mediaDevices.getUserMedia({ audio: unaltered });
+  await capture.open(microphone.getAudioTracks()[0], port2);
+  await new Promise((resolve) => setTimeout(resolve, 6000));
+  capture.close();
+  return btoa(heard);
+}"""
+
+
+def test_what_the_microphone_hears_is_what_the_server_gets(server: Server, speaking: Path, tmp_path: Path) -> None:
+    """Through the browser's rates and ours: 30 dB between what was said and all that was added, wherever it is loud."""
+    with browsing(tmp_path, speaking, loop=True) as tab:
+        tab.open(server.url)
+        heard = np.frombuffer(base64.b64decode(tab.page.evaluate(CAPTURE)), "<i2").astype(np.float64)
+        tab.check_clean()
+    said = recording(SAID).astype(np.float64)
+    ratios = [clarity_db(heard, said[at : at + 3_200]) for at in range(0, len(said) - 3_200, 3_200)]
+    assert np.median(ratios) > 30, ratios
+
+
+def clarity_db(heard: Sound, said: Sound) -> float:
+    """Return how much stronger ``said`` is in ``heard`` than what differs, at the best place, to a 16th of a sample."""
+    size = len(heard) + len(said)
+    spectrum, wanted = np.fft.rfft(heard, size), np.fft.rfft(said, size)
+    alike = np.fft.irfft(spectrum * np.conj(wanted), size)
+    frequency = 2 * np.pi * np.arange(len(wanted)) / size
+    places = alike[: len(heard)].argmax() + np.arange(-16, 17) / 16
+    shifted = (np.fft.irfft(spectrum * np.exp(1j * frequency * place), size)[: len(said)] for place in places)
+    return float(10 * np.log10(np.sum(said**2) / min(np.sum((part - said) ** 2) for part in shifted)))
 
 
 # --- the conversation

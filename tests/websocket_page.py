@@ -64,7 +64,8 @@ PREPARE = """async () => {
       void record(stream);
     };
     window.talk = new WebSocketCall(listener, { agent });
-    const stream = microphone ?? await navigator.mediaDevices.getUserMedia({ audio: { autoGainControl: false } });
+    const stream = microphone ?? await navigator.mediaDevices.getUserMedia({
+      audio: { autoGainControl: false, echoCancellation: false, noiseSuppression: false } });
     await talk.connect(stream);
   };
 }"""

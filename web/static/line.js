@@ -74,7 +74,7 @@ export class Line {
     this.tell = () => {};
     this.#pulse.stop();
     this.#socket.onmessage = null;
-    this.#socket.onclose = done;
+    this.#socket.onclose = () => done();
     if (this.#socket.readyState === WebSocket.CLOSED) done();
     // One that is still connecting is let connect: browsers complain otherwise.
     else if (this.#socket.readyState === WebSocket.CONNECTING) this.#socket.onopen = () => this.#socket.close();

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.browser import (
     WAIT_MS,
@@ -300,7 +301,7 @@ def test_what_the_microphone_hears_is_what_the_server_gets(server: Server, speak
     assert np.median(ratios) > 30, ratios
 
 
-def clarity_db(heard: Sound, said: Sound) -> float:
+def clarity_db(heard: NDArray[np.float64], said: NDArray[np.float64]) -> float:
     """Return how much stronger ``said`` is in ``heard`` than what differs, at the best place, to a 16th of a sample."""
     size = len(heard) + len(said)
     spectrum, wanted = np.fft.rfft(heard, size), np.fft.rfft(said, size)

@@ -1,0 +1,30 @@
+"""A person at the page, in Firefox: recorded speech, a real server process, and what is heard of its answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.browser import WAIT_MS, ends, recording, serving, words_of, write_microphone
+from tests.firefox import browsing_firefox
+from tests.test_browser import AUDIBLE, EMBEDDED, METER, MOST_WORDS, SAID
+
+
+def test_speech_is_written_down_and_answered_aloud_in_firefox(tmp_path: Path) -> None:
+    speech = write_microphone(tmp_path / "microphone.wav", 1.5, recording(SAID), 3.5)
+    with serving(tmp_path, **EMBEDDED) as server, browsing_firefox(tmp_path, speech) as firefox:
+        firefox.open(server.url)
+        firefox.click("#call")
+        firefox.wait_for("() => document.body.dataset.phase === 'connected'")
+        firefox.evaluate(f"({METER})()")
+        firefox.wait_for(MOST_WORDS, words_of(SAID), timeout_ms=2 * WAIT_MS)
+        firefox.wait_for(f"() => levels.filter(([, , agent]) => agent > {AUDIBLE}).length > 25")
+        assert firefox.evaluate("document.querySelector('#captions li[data-role=agent] .said').textContent.trim()")
+        firefox.click("#text")
+        firefox.type("my computer bores me\n")
+        firefox.wait_for("() => document.querySelector('#captions').textContent.includes('my computer bores me')")
+        firefox.click("#call")
+        firefox.wait_for("() => document.body.dataset.phase === 'idle'")
+        assert firefox.evaluate("microphone.getTracks().every((track) => track.readyState === 'ended')")
+        server.wait_until_nobody_is_left()
+        assert ends(server) == ["hung up"]
+        firefox.check_clean()

@@ -42,6 +42,7 @@ PREFERENCES: dict[str, bool | int | str] = {
     "app.normandy.enabled": False,
     "toolkit.telemetry.enabled": False,
     "network.dns.native-is-localhost": True,
+    "network.dns.native_https_query": False,
     "network.trr.mode": 5,
 }
 

@@ -8,6 +8,10 @@ from tests.browser import WAIT_MS, ends, recording, serving, words_of, write_mic
 from tests.firefox import browsing_firefox
 from tests.test_browser import AUDIBLE, EMBEDDED, METER, MOST_WORDS, SAID
 
+ANSWER = """() => [...document.querySelectorAll("#captions li[data-role=agent] .said")].some(
+  (caption) => caption.textContent.trim().split(" ").length >= 2)"""
+TYPED = "my computer bores me"
+
 
 def test_speech_is_written_down_and_answered_aloud_in_firefox(tmp_path: Path) -> None:
     speech = write_microphone(tmp_path / "microphone.wav", 1.5, recording(SAID), 3.5)
@@ -15,13 +19,14 @@ def test_speech_is_written_down_and_answered_aloud_in_firefox(tmp_path: Path) ->
         firefox.open(server.url)
         firefox.click("#call")
         firefox.wait_for("() => document.body.dataset.phase === 'connected'")
+        assert server.metric("vocal_sessions_active") == 1
         firefox.evaluate(f"({METER})()")
         firefox.wait_for(MOST_WORDS, words_of(SAID), timeout_ms=2 * WAIT_MS)
+        firefox.wait_for(ANSWER)
         firefox.wait_for(f"() => levels.filter(([, , agent]) => agent > {AUDIBLE}).length > 25")
-        assert firefox.evaluate("document.querySelector('#captions li[data-role=agent] .said').textContent.trim()")
         firefox.click("#text")
-        firefox.type("my computer bores me\n")
-        firefox.wait_for("() => document.querySelector('#captions').textContent.includes('my computer bores me')")
+        firefox.type(f"{TYPED}\n")
+        firefox.wait_for("(typed) => document.getElementById('captions').textContent.includes(typed)", TYPED)
         firefox.click("#call")
         firefox.wait_for("() => document.body.dataset.phase === 'idle'")
         assert firefox.evaluate("microphone.getTracks().every((track) => track.readyState === 'ended')")

@@ -1,0 +1,198 @@
+"""The page for those who do not see, point or tell colours apart: axe in every state, and the keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.browser import STAND_INS, WAIT_MS, Tab, answered_after, browsing, serving, write_microphone
+from tests.canary import KEY
+
+LONG_ANSWER = "This answer goes on and on, so that it can be cut off. " * 20
+TALKATIVE = STAND_INS | {"VOCAL_ECHO_TEXT": LONG_ANSWER}
+
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+SIZES = {"desktop": (1120, 720), "phone": (380, 820)}
+
+
+@dataclass(frozen=True)
+class State:
+    """What the page shows, and how a person gets there from its address."""
+
+    reach: Callable[[Tab], object]
+    path: str = ""
+    settings: dict[str, str] = field(default_factory=lambda: STAND_INS)
+    has_microphone: bool = True
+
+
+def wait_here(tab: Tab) -> None:
+    tab.wait_for("() => document.getElementById('call').textContent.trim()")
+
+
+def cut_off(tab: Tab) -> None:
+    """Have one answer interrupted and another one going on, with both sides' words on the page."""
+    tab.start()
+    for typed in ("tell me all", "no, something else"):
+        tab.page.fill("#text", typed)
+        tab.page.press("#text", "Enter")
+        tab.page.wait_for_selector("#captions li[data-role=agent]:last-child .said:not(:empty)", timeout=WAIT_MS)
+    tab.page.wait_for_selector("#captions li[data-role=agent] .cut:not([hidden])", timeout=WAIT_MS)
+
+
+def answer_in_full(tab: Tab) -> None:
+    tab.start()
+    answered_after(tab, "hello")
+    tab.wait_for("() => document.querySelector('#turns li') && document.querySelector('#network-facts dd')")
+
+
+def open_options(tab: Tab) -> None:
+    tab.page.click("#options summary")
+
+
+def talk_by_button(tab: Tab) -> None:
+    open_options(tab)
+    tab.page.check("#push-to-talk")
+    tab.start()
+    tab.page.wait_for_selector("#press", timeout=WAIT_MS)
+
+
+def fail(tab: Tab) -> None:
+    tab.page.click("#call")
+    tab.page.wait_for_selector("#alert:not([hidden])", timeout=WAIT_MS)
+
+
+def be_refused(tab: Tab) -> None:
+    """Call a server whose only line is taken."""
+    other = tab.page.context.new_page()
+    other.goto(tab.page.url)
+    other.click("#call")
+    other.wait_for_selector("body[data-phase=connected]", timeout=WAIT_MS)
+    tab.page.bring_to_front()
+    tab.page.click("#call")
+    tab.page.wait_for_selector("body[data-phase=waiting]", timeout=WAIT_MS)
+
+
+STATES = {
+    "idle": State(wait_here),
+    "options": State(open_options),
+    "answered": State(answer_in_full),
+    "interrupted": State(cut_off, settings=TALKATIVE),
+    "push to talk": State(talk_by_button),
+    "no microphone": State(fail, has_microphone=False),
+    "no key": State(fail, settings=STAND_INS | {"VOCAL_API_KEYS": KEY}),
+    "all lines busy": State(be_refused, settings=STAND_INS | {"VOCAL_MAX_SESSIONS": "1"}),
+}
+
+
+@contextmanager
+def shown(state: State, folder: Path) -> Iterator[Tab]:
+    """Open the page and get it into this state."""
+    microphone = write_microphone(folder / "quiet.wav", 5.0) if state.has_microphone else None
+    with serving(folder, **state.settings) as server, browsing(folder, microphone) as tab:
+        tab.open(f"{server.url}/{state.path}")
+        state.reach(tab)
+        yield tab
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_no_rule_is_broken(name: str, tmp_path: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python").Axe()
+    found = []
+    with shown(STATES[name], tmp_path) as tab:
+        for size, (width, height) in SIZES.items():
+            tab.page.set_viewport_size({"width": width, "height": height})
+            for scheme in SCHEMES:
+                tab.page.emulate_media(color_scheme=scheme)
+                found += [f"{size}, {scheme}: {line}" for line in broken(axe.run(tab.page).response)]
+            too_wide = tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert too_wide <= 0, f"{size}: the page has to be scrolled sideways by {too_wide} px"
+    assert not found, "\n".join(found)
+
+
+def broken(results: dict[str, list[dict[str, object]]]) -> Iterator[str]:
+    """Yield a line for each element that breaks a rule."""
+    for rule in results["violations"]:
+        nodes = rule["nodes"]
+        assert isinstance(nodes, list)
+        for node in nodes:
+            yield f"{rule['id']}: {node['target']}: {node['failureSummary']}"
+
+
+CONTROLS = """() => {
+  const possible = "a[href], button, input, select, textarea, summary, [tabindex='0']";
+  window.controls = [...document.querySelectorAll(possible)].filter((control) =>
+    control.checkVisibility({ visibilityProperty: true }) && !control.disabled && control.tabIndex >= 0);
+  // Where the next Tab goes on from: before all of them.
+  const start = document.createElement("button");
+  document.body.prepend(start);
+  start.focus();
+  start.remove();
+  return controls.map((control) => control.id || control.textContent.trim());
+}"""
+
+FOCUSED = """() => {
+  const focused = document.activeElement;
+  const style = getComputedStyle(focused);
+  const hasRing = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+  return [controls.indexOf(focused), hasRing && focused.matches(":focus-visible")];
+}"""
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_tab_reaches_every_control_in_order_and_leaves_again(name: str, tmp_path: Path) -> None:
+    with shown(STATES[name], tmp_path) as tab:
+        names = tab.page.evaluate(CONTROLS)
+        assert "call" in names or STATES[name].path
+        for key, order in (("Tab", range(len(names))), ("Shift+Tab", reversed(range(len(names))))):
+            reached, unseen = walk(tab, key, 2 * len(names))
+            assert reached == list(order), f"{key} in {names} reached {[names[i] for i in reached]}"
+            assert not unseen, f"no ring shows the focus on {[names[i] for i in unseen]}"
+
+
+def walk(tab: Tab, key: str, at_most: int) -> tuple[list[int], list[int]]:
+    """Press a key until the focus has left the page; return the controls it came to, and those that did not show it."""
+    reached: list[int] = []
+    unseen = []
+    for _ in range(at_most):
+        tab.page.keyboard.press(key)
+        control, ring = tab.page.evaluate(FOCUSED)
+        if control in reached or (control < 0 and tab.page.evaluate("document.activeElement === document.body")):
+            break
+        # Browsers stop at what can be scrolled as well: that is theirs.
+        if control >= 0:
+            reached.append(control)
+            unseen += [] if ring else [control]
+    return reached, unseen
+
+
+def test_a_call_can_be_led_by_keyboard_alone(tmp_path: Path) -> None:
+    with shown(STATES["idle"], tmp_path) as tab:
+        press = tab.page.keyboard.press
+        press("Tab")
+        press("Enter")
+        assert tab.page.evaluate("document.activeElement.id") == "main", "the first link skips what all views share"
+        while tab.page.evaluate("document.activeElement.id") != "call":
+            press("Tab")
+        press("Enter")
+        tab.page.wait_for_selector("body[data-phase=connected]", timeout=WAIT_MS)
+        press("Tab")
+        press("Space")
+        assert tab.page.get_attribute("#mute", "aria-pressed") == "true"
+        press("Tab")
+        press("Space")
+        assert tab.page.evaluate("document.getElementById('options').open")
+        while tab.page.evaluate("document.activeElement.id") != "text":
+            press("Tab")
+        tab.page.keyboard.type("hello")
+        press("Enter")
+        tab.page.wait_for_selector("#captions li[data-role=agent][data-state=done]", timeout=WAIT_MS)
+        while tab.page.evaluate("document.activeElement.id") != "call":
+            press("Shift+Tab")
+        press("Space")
+        tab.page.wait_for_selector("body[data-phase=idle]", timeout=WAIT_MS)
+        tab.check_clean()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from tests.browser import STAND_INS, WAIT_MS, Tab, answered_after, browsing, serving, write_microphone
 from tests.canary import KEY
@@ -77,6 +78,21 @@ def be_refused(tab: Tab) -> None:
     tab.page.wait_for_selector("body[data-phase=waiting]", timeout=WAIT_MS)
 
 
+def call_elsewhere(tab: Tab) -> None:
+    """Have a call in progress in another tab, and see it on the page of the operators."""
+    other = tab.page.context.new_page()
+    other.goto(tab.page.url.removesuffix("status"))
+    other.click("#call")
+    other.wait_for_selector("body[data-phase=connected]", timeout=WAIT_MS)
+    tab.page.bring_to_front()
+    tab.page.wait_for_selector("#sessions tbody td", timeout=WAIT_MS)
+
+
+def ask_to_drain(tab: Tab) -> None:
+    tab.page.click("#drain", timeout=WAIT_MS)
+    tab.page.wait_for_selector("#ask[open]")
+
+
 STATES = {
     "idle": State(wait_here),
     "options": State(open_options),
@@ -86,6 +102,9 @@ STATES = {
     "no microphone": State(fail, has_microphone=False),
     "no key": State(fail, settings=STAND_INS | {"VOCAL_API_KEYS": KEY}),
     "all lines busy": State(be_refused, settings=STAND_INS | {"VOCAL_MAX_SESSIONS": "1"}),
+    "status": State(call_elsewhere, path="status"),
+    "status, drain?": State(ask_to_drain, path="status"),
+    "status, no key": State(lambda tab: tab.page.wait_for_selector("#key"), "status", {"VOCAL_API_KEYS": KEY}),
 }
 
 
@@ -97,77 +116,6 @@ def shown(state: State, folder: Path) -> Iterator[Tab]:
         tab.open(f"{server.url}/{state.path}")
         state.reach(tab)
         yield tab
-
-
-@pytest.mark.parametrize("name", STATES)
-def test_no_rule_is_broken(name: str, tmp_path: Path) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python").Axe()
-    found = []
-    with shown(STATES[name], tmp_path) as tab:
-        for size, (width, height) in SIZES.items():
-            tab.page.set_viewport_size({"width": width, "height": height})
-            for scheme in SCHEMES:
-                tab.page.emulate_media(color_scheme=scheme)
-                found += [f"{size}, {scheme}: {line}" for line in broken(axe.run(tab.page).response)]
-            too_wide = tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert too_wide <= 0, f"{size}: the page has to be scrolled sideways by {too_wide} px"
-    assert not found, "\n".join(found)
-
-
-def broken(results: dict[str, list[dict[str, object]]]) -> Iterator[str]:
-    """Yield a line for each element that breaks a rule."""
-    for rule in results["violations"]:
-        nodes = rule["nodes"]
-        assert isinstance(nodes, list)
-        for node in nodes:
-            yield f"{rule['id']}: {node['target']}: {node['failureSummary']}"
-
-
-CONTROLS = """() => {
-  const possible = "a[href], button, input, select, textarea, summary, [tabindex='0']";
-  window.controls = [...document.querySelectorAll(possible)].filter((control) =>
-    control.checkVisibility({ visibilityProperty: true }) && !control.disabled && control.tabIndex >= 0);
-  // Where the next Tab goes on from: before all of them.
-  const start = document.createElement("button");
-  document.body.prepend(start);
-  start.focus();
-  start.remove();
-  return controls.map((control) => control.id || control.textContent.trim());
-}"""
-
-FOCUSED = """() => {
-  const focused = document.activeElement;
-  const style = getComputedStyle(focused);
-  const hasRing = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
-  return [controls.indexOf(focused), hasRing && focused.matches(":focus-visible")];
-}"""
-
-
-@pytest.mark.parametrize("name", STATES)
-def test_tab_reaches_every_control_in_order_and_leaves_again(name: str, tmp_path: Path) -> None:
-    with shown(STATES[name], tmp_path) as tab:
-        names = tab.page.evaluate(CONTROLS)
-        assert "call" in names or STATES[name].path
-        for key, order in (("Tab", range(len(names))), ("Shift+Tab", reversed(range(len(names))))):
-            reached, unseen = walk(tab, key, 2 * len(names))
-            assert reached == list(order), f"{key} in {names} reached {[names[i] for i in reached]}"
-            assert not unseen, f"no ring shows the focus on {[names[i] for i in unseen]}"
-
-
-def walk(tab: Tab, key: str, at_most: int) -> tuple[list[int], list[int]]:
-    """Press a key until the focus has left the page; return the controls it came to, and those that did not show it."""
-    reached: list[int] = []
-    unseen = []
-    for _ in range(at_most):
-        tab.page.keyboard.press(key)
-        control, ring = tab.page.evaluate(FOCUSED)
-        if control in reached or (control < 0 and tab.page.evaluate("document.activeElement === document.body")):
-            break
-        # Browsers stop at what can be scrolled as well: that is theirs.
-        if control >= 0:
-            reached.append(control)
-            unseen += [] if ring else [control]
-    return reached, unseen
 
 
 def test_a_call_can_be_led_by_keyboard_alone(tmp_path: Path) -> None:
@@ -196,3 +144,78 @@ def test_a_call_can_be_led_by_keyboard_alone(tmp_path: Path) -> None:
         press("Space")
         tab.page.wait_for_selector("body[data-phase=idle]", timeout=WAIT_MS)
         tab.check_clean()
+
+
+@pytest.fixture(scope="module", params=STATES)
+def tab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """Show the page in each of its states."""
+    with shown(STATES[request.param], tmp_path_factory.mktemp("state")) as tab:
+        yield tab
+
+
+def test_no_rule_is_broken(tab: Tab) -> None:
+    axe = Axe()
+    found = []
+    for size, (width, height) in SIZES.items():
+        tab.page.set_viewport_size({"width": width, "height": height})
+        for scheme in SCHEMES:
+            tab.page.emulate_media(color_scheme=scheme)
+            found += [f"{size}, {scheme}: {line}" for line in broken(axe.run(tab.page).response)]
+        too_wide = tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert too_wide <= 0, f"{size}: the page has to be scrolled sideways by {too_wide} px"
+    assert not found, "\n".join(found)
+
+
+def broken(results: dict[str, list[dict[str, object]]]) -> Iterator[str]:
+    """Yield a line for each element that breaks a rule."""
+    for rule in results["violations"]:
+        nodes = rule["nodes"]
+        assert isinstance(nodes, list)
+        for node in nodes:
+            yield f"{rule['id']}: {node['target']}: {node['failureSummary']}"
+
+
+CONTROLS = """() => {
+  const possible = "a[href], button, input, select, textarea, summary, [tabindex='0']";
+  const within = document.querySelector("dialog:modal") ?? document.body;
+  window.controls = [...within.querySelectorAll(possible)].filter((control) =>
+    control.checkVisibility({ visibilityProperty: true }) && !control.disabled && control.tabIndex >= 0);
+  // Where the next Tab goes on from: before all of them.
+  const start = document.createElement("button");
+  within.prepend(start);
+  start.focus();
+  start.remove();
+  return controls.map((control) => control.id || control.textContent.trim());
+}"""
+
+FOCUSED = """() => {
+  const focused = document.activeElement;
+  const style = getComputedStyle(focused);
+  const hasRing = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+  return [controls.indexOf(focused), hasRing && focused.matches(":focus-visible")];
+}"""
+
+
+def test_tab_reaches_every_control_in_order_and_leaves_again(tab: Tab) -> None:
+    names = tab.page.evaluate(CONTROLS)
+    assert len(names) >= 2
+    for key, order in (("Tab", range(len(names))), ("Shift+Tab", reversed(range(len(names))))):
+        reached, unseen = walk(tab, key, 2 * len(names))
+        assert reached == list(order), f"{key} in {names} reached {[names[i] for i in reached]}"
+        assert not unseen, f"no ring shows the focus on {[names[i] for i in unseen]}"
+
+
+def walk(tab: Tab, key: str, at_most: int) -> tuple[list[int], list[int]]:
+    """Press a key until the focus has left the page; return the controls it came to, and those that did not show it."""
+    reached: list[int] = []
+    unseen = []
+    for _ in range(at_most):
+        tab.page.keyboard.press(key)
+        control, ring = tab.page.evaluate(FOCUSED)
+        if control in reached or (control < 0 and tab.page.evaluate("document.activeElement === document.body")):
+            break
+        # Browsers stop at what can be scrolled as well: that is theirs.
+        if control >= 0:
+            reached.append(control)
+            unseen += [] if ring else [control]
+    return reached, unseen

@@ -11,8 +11,10 @@ from typing import Literal
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser import STAND_INS, WAIT_MS, Tab, answered_after, browsing, serving, write_microphone
+from tests.browser import STAND_INS, WAIT_MS, Tab, answered_after, browsing, recording, serving, write_microphone
 from tests.canary import KEY
+from tests.catalogue_page import button, choose, fill_and_send, wait_until_kept
+from tests.sound_files import wav
 
 LONG_ANSWER = "This answer goes on and on, so that it can be cut off. " * 20
 TALKATIVE = STAND_INS | {"VOCAL_ECHO_TEXT": LONG_ANSWER}
@@ -78,6 +80,50 @@ def be_refused(tab: Tab) -> None:
     tab.page.wait_for_selector("body[data-phase=waiting]", timeout=WAIT_MS)
 
 
+def miss_the_key(tab: Tab) -> None:
+    tab.page.click("#call")
+    tab.page.wait_for_selector("dialog[open] #dialog-key", timeout=WAIT_MS)
+
+
+def see_agents(tab: Tab) -> None:
+    tab.page.wait_for_selector("#agents-view .entries li", timeout=WAIT_MS)
+
+
+def misspell_an_agent(tab: Tab) -> None:
+    """Fill in a form, and be told what is wrong with it."""
+    see_agents(tab)
+    button(tab, "New agent").click()
+    tab.page.fill("#agent-form input[type=text]", "")
+    button(tab, "Add agent").click()
+    tab.page.wait_for_selector("#agent-form [aria-invalid=true]")
+
+
+def ask_to_delete(tab: Tab) -> None:
+    """Be asked whether an agent is to be deleted."""
+    tab.page.evaluate("""fetch("agents", {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id: "bob", name: "Bob" }),
+    })""")
+    tab.page.reload()
+    button(tab, "Edit Bob").click()
+    button(tab, "Delete").click()
+    tab.page.wait_for_selector("dialog[open]")
+
+
+def keep_a_voice(tab: Tab) -> None:
+    """Have a voice, and another sample looked at."""
+    tab.page.wait_for_selector("#voices-view .entries li", timeout=WAIT_MS)
+    speech = wav(recording("lj001-0004"))
+    choose(tab, "speech.wav", speech)
+    fill_and_send(tab, "Clara")
+    wait_until_kept(tab, "Clara")
+    choose(tab, "speech.wav", speech)
+
+
+def record(tab: Tab) -> None:
+    button(tab, "Record").click()
+    button(tab, "Stop").wait_for(timeout=WAIT_MS)
+
+
 def call_elsewhere(tab: Tab) -> None:
     """Have a call in progress in another tab, and see it on the page of the operators."""
     other = tab.page.context.new_page()
@@ -100,8 +146,13 @@ STATES = {
     "interrupted": State(cut_off, settings=TALKATIVE),
     "push to talk": State(talk_by_button),
     "no microphone": State(fail, has_microphone=False),
-    "no key": State(fail, settings=STAND_INS | {"VOCAL_API_KEYS": KEY}),
+    "no key": State(miss_the_key, settings=STAND_INS | {"VOCAL_API_KEYS": KEY}),
     "all lines busy": State(be_refused, settings=STAND_INS | {"VOCAL_MAX_SESSIONS": "1"}),
+    "agents": State(see_agents, path="#agents"),
+    "agents, faults": State(misspell_an_agent, path="#agents"),
+    "agents, delete?": State(ask_to_delete, path="#agents"),
+    "voices": State(keep_a_voice, path="#voices"),
+    "voices, recording": State(record, path="#voices"),
     "status": State(call_elsewhere, path="status"),
     "status, drain?": State(ask_to_drain, path="status"),
     "status, no key": State(lambda tab: tab.page.wait_for_selector("#key"), "status", {"VOCAL_API_KEYS": KEY}),

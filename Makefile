@@ -1,5 +1,6 @@
 # make run   set up on a machine that has only Python 3.11 and make, and start
 # make test  the same for the whole test suite: ruff, mypy, pytest
+# make screenshots  draws the pictures of README and docs anew, with the system's Chromium
 #
 # PYTHON names another interpreter; everything else is the environment's or .env's (VOCAL_PORT=9000 make run).
 
@@ -15,7 +16,7 @@ BASE := $(VENV)/base-$(KEY)
 DEV := $(VENV)/dev-$(KEY)
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install -qq
 
-.PHONY: run test lint pytest install install-dev clean
+.PHONY: run test lint pytest screenshots install install-dev clean
 .DEFAULT_GOAL := run
 
 run: $(BASE)
@@ -30,6 +31,9 @@ lint: $(DEV)
 
 pytest: $(DEV)
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+screenshots: $(DEV)
+	$(VENV)/bin/python -m tests.screenshots
 
 install: $(BASE)
 install-dev: $(DEV)

@@ -187,10 +187,11 @@ def browsing(
     *,
     loop: bool = False,
     allowed: bool = True,
+    scale: float = 1,
 ) -> Iterator[Tab]:
     """Open Chromium with a new profile. The microphone plays the file once or over and over; None: it has none.
 
-    ``allowed``: whether pages get it when they ask.
+    ``allowed``: whether pages get it when they ask. ``scale``: the screen's pixels for one of CSS.
     """
     executable = chromium_path()
     playwright_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -205,6 +206,7 @@ def browsing(
             headless=True,
             args=[*FLAGS, *sound],
             viewport={"width": 1120, "height": 720},
+            device_scale_factor=scale,
         )
         try:
             yield _watched(context)

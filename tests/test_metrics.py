@@ -50,7 +50,7 @@ def test_a_turns_stages_land_in_millisecond_buckets() -> None:
 
 def test_what_was_said_is_not_in_the_metrics() -> None:
     metrics = Metrics()
-    metrics.observe(TurnMeasured(1, False, "my secret", "your secret", endpoint_ms=1.0))
+    metrics.observe(TurnMeasured(1, False, "my secret", "your secret", endpoint_ms=1.0, stt_ms=1.0))
     metrics.observe(ReplyFinished(1, "your secret"))
     metrics.observe(EngineFailed("llm", "secret prompt", 2))
     assert b"secret" not in metrics.render()

@@ -260,16 +260,23 @@ def test_percentiles_are_values_that_were_measured(values: list[float], expected
 def test_only_the_newest_turns_count() -> None:
     metrics = Metrics()
     for _ in range(50):
-        metrics.observe(TurnMeasured(1, False, "", "", endpoint_ms=9_000.0, ttft_ms=9_000.0))
+        metrics.observe(TurnMeasured(1, False, "", "", endpoint_ms=9_000.0, stt_ms=9_000.0, ttft_ms=9_000.0))
     for _ in range(RECENT_TURNS):
-        metrics.observe(TurnMeasured(1, False, "", "", endpoint_ms=100.0))
+        metrics.observe(TurnMeasured(1, False, "", "", endpoint_ms=100.0, stt_ms=80.0))
     assert metrics.recent_turns.percentiles("endpoint") == Percentiles(RECENT_TURNS, 100, 100)
     assert metrics.recent_turns.percentiles("ttft") == Percentiles(0, None, None)
 
 
+def test_a_typed_turn_counts_from_no_sample_and_is_in_no_window() -> None:
+    metrics = Metrics()
+    metrics.observe(TurnMeasured(1, False, "", "", endpoint_ms=0.0, first_audio_ms=20.0))
+    assert metrics.recent_turns.percentiles("first_audio") == Percentiles(0, None, None)
+    assert "vocal_turn_stage_ms_count{" not in metrics.render().decode()
+
+
 def test_words_are_in_no_window() -> None:
     metrics = Metrics()
-    metrics.observe(TurnMeasured(1, False, "my secret", "your secret", endpoint_ms=1.0))
+    metrics.observe(TurnMeasured(1, False, "my secret", "your secret", endpoint_ms=1.0, stt_ms=1.0))
     metrics.observe(EngineFailed("llm", "secret prompt", 2))
     assert "secret" not in repr(vars(metrics.recent_turns)) + repr(metrics.failed_s)
 

@@ -1,6 +1,6 @@
-// The latency of a call: each turn as a waterfall, newest first, and the figures over all of them.
+// The latency of a call: each turn as a waterfall, newest first, and the figures over all that were spoken.
 
-import { axisEndMs, drawTurn, duration, percentile } from "./waterfall.js";
+import { axisEndMs, drawTurn, duration, isTyped, percentile } from "./waterfall.js";
 
 /** @typedef {import("./waterfall.js").Turn} Turn */
 
@@ -34,7 +34,7 @@ export class Latency {
    */
   add(turn, earMs) {
     this.#turns = [{ turn, earMs }, ...this.#turns].slice(0, DRAWN);
-    if (typeof turn.first_audio_ms === "number") this.#totalsMs.push(turn.first_audio_ms);
+    if (typeof turn.first_audio_ms === "number" && !isTyped(turn)) this.#totalsMs.push(turn.first_audio_ms);
     this.#draw();
   }
 

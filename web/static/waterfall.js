@@ -48,6 +48,11 @@ export function stages(turn) {
     typeof toMs === "number" ? [{ label, fromMs: Math.min(Math.max(fromMs, 0), Math.max(toMs, 0)), toMs: Math.max(toMs, 0) }] : []);
 }
 
+/** Whether the caller typed this turn: then there was no last sound to count from. @param {Turn} turn */
+export function isTyped(turn) {
+  return turn.stt_ms === null;
+}
+
 /** Format milliseconds for a person. @param {number} ms */
 export function duration(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`;
@@ -91,7 +96,8 @@ export function drawTurn(turn, endMs, earMs) {
     rows.push(drawStage({ label, fromMs: firstMs, toMs: firstMs + earMs }, turn.endpoint_ms ?? 0, endMs));
   }
   const item = element("li", { class: "turn" }, heading, element("ol", { class: "stages" }, ...rows), drawAxis(endMs));
-  if (turn.interrupted) heading.append(element("span", { class: "soft" }, "interrupted"));
+  const notes = [isTyped(turn) ? "typed" : "", turn.interrupted ? "interrupted" : ""].filter(Boolean).join(", ");
+  heading.append(element("span", { class: "soft" }, notes));
   return item;
 }
 

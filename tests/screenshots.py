@@ -96,8 +96,8 @@ def _with_palette(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def conversation() -> None:
-    """Draw a call: an answer that was cut off, and a turn that was spoken. In both schemes, on a phone, its latency."""
-    with scene(14.0, recording("go-forward"), 90.0) as (server, tab):
+    """Draw a call: an answer that was cut off, and turns that were spoken. In both schemes, on a phone, its latency."""
+    with scene(14.0, recording("go-forward"), 6.0, recording("lj001-0008"), 90.0) as (server, tab):
         tab.open(server.url)
         tab.start()
         for typed in (INTERRUPTED, INTERRUPTION):
@@ -106,7 +106,7 @@ def conversation() -> None:
             tab.page.wait_for_selector("#captions li[data-role=caller]:last-child", state="detached")
             tab.page.wait_for_selector(HEARD, timeout=WAIT_MS)
             tab.page.wait_for_timeout(900)
-        tab.wait_for("() => document.getElementById('turns').textContent.includes('Your words')")
+        tab.wait_for("() => Number(document.getElementById('latency-count').textContent) >= 2")
         draw(tab, "talk")
         resize(tab, TALL)
         tab.page.wait_for_timeout(10_000)  # for the network's lines to get long

@@ -21,8 +21,8 @@ from tests.sound_files import wav
 
 IMAGES = ROOT / "docs" / "images"
 SCALE = 2
-DESKTOP = (1280, 760)
-TALL = (1280, 1270)
+DESKTOP = (1280, 840)
+TALL = (1280, 1220)
 PHONE = (390, 844)
 
 EMBEDDED = {"VOCAL_STT": "pocketsphinx", "VOCAL_LLM": "eliza", "VOCAL_TTS": "espeak", "VOCAL_TURN": "silence"}
@@ -154,7 +154,7 @@ def status() -> None:
         tab.open(f"{server.url}/status")
         tab.page.bring_to_front()
         tab.page.wait_for_selector("#sessions tbody tr:nth-child(3)", timeout=WAIT_MS)
-        tab.page.wait_for_timeout(4_500)
+        tab.page.wait_for_timeout(12_000)
         draw(tab, "status")
 
 

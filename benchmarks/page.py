@@ -5,8 +5,9 @@
 Headless Chromium, no GPU, against a server on loopback with stand-ins that take no time. Interactive is when the call
 button has its listener, counted from the beginning of the navigation; a cold load has an empty cache, a warm one the
 files of the load before. CPU is the browser's processes' own, in percent of one core, while the agent speaks and the
-caller does, too, each 8 s, and cuts it off; drawn in full, without animation frames (the orb and the strip below it),
-and without the latency and network panel as well, in turns of 5 s within one call.
+caller does, too, each 8 s, and cuts it off; drawn in full, without the levels (the orb and the strip below it),
+and without the latency and network panel as well, in turns of 5 s within one call; and bare: the same call in a
+document that has nothing else, which is the browser's own part.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 import tempfile
 import wave
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,7 +34,7 @@ TURN_S = 5.0
 LIMIT_MS = 30_000
 ANSWER = "And so it goes on, a sentence after the other, until somebody has something to say to it. " * 4
 WAYS = {"webrtc": "WebRTC", "websocket": "WebSocket"}
-DRAWN = ("all", "no frames", "no panel")
+DRAWN = ("all", "no levels", "no panel")
 PROCESSES = ("renderer", "GPU", "browser", "utility")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
@@ -43,24 +44,34 @@ WATCH = """(() => {
     listen.call(this, type, ...rest);
     if (this instanceof Element && this.id === "call" && type === "click") window.interactiveMs ??= performance.now();
   };
-  // Frames that are held back come when they are let go.
-  const request = window.requestAnimationFrame.bind(window);
-  const held = [];
-  let isHolding = false;
-  window.requestAnimationFrame = (draw) => request((now) => (isHolding ? held.push(draw) : draw(now)));
-  window.holdFrames = (hold) => {
-    isHolding = hold;
-    if (!hold) for (const draw of held.splice(0)) window.requestAnimationFrame(draw);
-  };
+  // What the page does not draw in a hidden tab it does not draw while it is told that it is in one.
+  let isHidden = false;
+  Object.defineProperty(document, "hidden", { get: () => isHidden });
+  window.hide = (hidden) => { isHidden = hidden; };
 })()"""
 
 LOADED = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")].map(
   (entry) => [entry.name, entry.transferSize, entry.decodedBodySize])"""
 
-SHOW = """([frames, panel]) => {
-  window.holdFrames(!frames);
+SHOW = """([levels, panel]) => {
+  window.hide(!levels);
   const choice = document.getElementById("show-latency");
   if (choice.checked !== panel) choice.click();
+}"""
+
+
+BARE = """async () => {
+  const audio = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
+  const microphone = await navigator.mediaDevices.getUserMedia({ audio });
+  const peer = new RTCPeerConnection();
+  for (const track of microphone.getTracks()) peer.addTrack(track, microphone);
+  const voice = new Audio();
+  peer.ontrack = ({ streams }) => { voice.srcObject = streams[0]; void voice.play(); };
+  await peer.setLocalDescription();
+  const body = JSON.stringify({ type: "offer", sdp: peer.localDescription.sdp });
+  const answer = await fetch("/api/offer", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  await peer.setRemoteDescription(await answer.json());
+  Object.assign(window, { peer, voice });
 }"""
 
 
@@ -112,6 +123,22 @@ async def measure_call(browser: Browser, url: str, way: str, call_s: float) -> d
     return {drawn: {name: 100 * s / (turns * TURN_S) for name, s in used.items()} for drawn, used in used_s.items()}
 
 
+async def measure_bare_call(browser: Browser, url: str, call_s: float) -> dict[str, float]:
+    """Return what the same call takes in a document that has nothing else: the browser's own part."""
+    context = await browser.new_context(permissions=["microphone"])
+    page = await context.new_page()
+    await page.goto(f"{url}/static/icon.svg")
+    await page.evaluate(BARE)
+    await asyncio.sleep(2 * CYCLE_S)  # the first sentence has been answered, and that interrupted
+    system = await browser.new_browser_cdp_session()
+    before = await _cpu_s(system)
+    await asyncio.sleep(call_s)
+    used = {process: 100 * (s - before.get(process, 0.0)) / call_s for process, s in (await _cpu_s(system)).items()}
+    await system.detach()
+    await context.close()
+    return used
+
+
 async def _cpu_s(system: CDPSession) -> dict[str, float]:
     """Return the CPU seconds so far, user and system, summed over the processes of each kind."""
     total_s: defaultdict[str, float] = defaultdict(float)
@@ -150,6 +177,11 @@ def load_line(name: str, took_ms: Sequence[float]) -> str:
     return f"{name:10}" + "".join(f"{ms:8.0f}" for ms in (*np.percentile(took_ms, [50, 95]), max(took_ms)))
 
 
+def cpu_line(name: str, used: Mapping[str, float]) -> str:
+    """Return a row: each kind of process."""
+    return f"{name:22}" + "".join(f"{used.get(process, 0.0):10.1f}" for process in PROCESSES)
+
+
 async def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -167,9 +199,11 @@ async def main() -> None:
             print(f"{'ms until interactive':20}\n{'':10}{'p50':>8}{'p95':>8}{'max':>8}")
             print(load_line("cold", cold_ms), load_line("warm", warm_ms), sep="\n")
             print(f"{'% of a core':22}" + "".join(f"{name:>10}" for name in PROCESSES))
+            print(cpu_line("WebRTC, bare", await measure_bare_call(browser, url, args.call_s)))
             for way, name in WAYS.items():
                 for drawn, used in (await measure_call(browser, url, way, args.call_s)).items():
-                    print(f"{name + ', ' + drawn:22}" + "".join(f"{used.get(each, 0.0):10.1f}" for each in PROCESSES))
+                    print(cpu_line(f"{name}, {drawn}", used))
+            print(cpu_line("WebRTC, bare again", await measure_bare_call(browser, url, args.call_s)))
 
 
 if __name__ == "__main__":

@@ -93,6 +93,20 @@ def test_every_module_an_import_names_exists() -> None:
             assert (page.STATIC / name).is_file(), f"{path.name} names {name}"
 
 
+def test_all_that_the_first_view_imports_is_asked_for_at_once() -> None:
+    asked = re.findall(r'rel="modulepreload" href="static/([^"]+)"', (page.STATIC / "index.html").read_text())
+    assert asked == sorted(imported_by("app.js") - {"app.js"})
+
+
+def imported_by(name: str, *known: str) -> set[str]:
+    """Return the names of this module and of all that it imports before it runs."""
+    found = {name, *known}
+    for other in re.findall(r'^import [^;]*?"\./([^"]+)";', (page.STATIC / name).read_text(), re.MULTILINE):
+        if other not in found:
+            found |= imported_by(other, *found)
+    return found
+
+
 def test_what_is_vendored_has_its_licence_and_names_its_version() -> None:
     for path in VENDORED:
         assert "Permission is hereby granted" in (path.parent / "LICENSE").read_text()

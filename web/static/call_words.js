@@ -19,7 +19,7 @@ export function stateWords({ phase, floor, steady, muted, pushToTalk, held, wait
   switch (phase) {
     case "idle": return "Ready when you are";
     case "connecting": return "Connecting";
-    case "reconnecting": return "The connection was lost. Reconnecting";
+    case "reconnecting": return "Connection lost. Reconnecting";
     case "waiting": return `Trying again in ${seconds(waitS)}`;
   }
   if (!steady) return "The connection is unsteady";

@@ -30,7 +30,15 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+const stillness = matchMedia("(prefers-reduced-motion: reduce)");
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+
 /** Whether the person at the page wants things to hold still. */
 export function prefersStillness() {
-  return matchMedia("(prefers-reduced-motion: reduce)").matches;
+  return stillness.matches;
+}
+
+/** Do this whenever the colours of the style sheet have changed. @param {() => void} redraw */
+export function onNewColours(redraw) {
+  darkness.addEventListener("change", redraw);
 }

@@ -7,7 +7,8 @@ const RANGE_DB = 40;
 /** @typedef {"caller" | "agent"} Side */
 
 export class Levels {
-  #context = new AudioContext();
+  /** It only listens: an output of its own would cost as much as all the rest. */
+  #context = new AudioContext(/** @type {AudioContextOptions} */ ({ sinkId: { type: "none" } }));
   /** @type {Map<Side, {source: MediaStreamAudioSourceNode, analyser: AnalyserNode, samples: Float32Array<ArrayBuffer>}>} */ #sides = new Map();
 
   /** Listen to a side's sound from now on. @param {Side} side @param {MediaStream} stream played by an element, if it is a remote one */

@@ -1,6 +1,6 @@
 // How the connection is doing: asked each second while there is a call, told in words and drawn over the last two minutes.
 
-import { element } from "./dom.js";
+import { element, onNewColours } from "./dom.js";
 import { Plot } from "./plots.js";
 
 /** @typedef {import("./stats.js").Summary} Summary */
@@ -8,6 +8,8 @@ import { Plot } from "./plots.js";
 
 const EVERY_MS = 1000;
 const KEPT = 120;
+/** In two minutes on so few pixels a second is hardly one: drawing each would cost more than it shows. */
+const DRAWN_EVERY = 2;
 
 const PLOTS = /** @type {const} */ ([
   { name: "roundTripMs", label: "Round trip, ms", most: 20 },
@@ -40,6 +42,7 @@ export class Network {
   /** @type {Summary | null} */ #before = null;
   /** @type {Sample[]} */ #samples = [];
   #timer = 0;
+  #asked = 0;
   /** @type {Promise<Plot[]> | null} */ #opening = null;
 
   /** @param {HTMLElement} hint shown until there is something to tell @param {HTMLElement} facts a `dl` @param {HTMLElement} plots */
@@ -47,6 +50,10 @@ export class Network {
     this.hint = hint;
     this.facts = facts;
     this.plots = plots;
+    onNewColours(() => {
+      this.#opening = null;
+      plots.replaceChildren();
+    });
   }
 
   /** How long what the server sends now takes to the caller's ear, as far as is known. @returns {number | null} */
@@ -81,7 +88,8 @@ export class Network {
     if (this.#samples.length > KEPT) this.#samples.shift();
     this.#tell(now);
     this.#before = now;
-    if (this.plots.checkVisibility()) await this.#draw();
+    this.#asked += 1;
+    if (this.#asked % DRAWN_EVERY === 0 && this.plots.checkVisibility()) await this.#draw();
   }
 
   /** @param {Summary} now */

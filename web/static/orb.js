@@ -1,23 +1,25 @@
 // The orb: its core swells with the agent's voice, the halo with the caller's. Below it the last seconds of both, so that
 // one sees who spoke when: the agent above the line, the caller below.
 
-import { prefersStillness } from "./dom.js";
+import { onNewColours, prefersStillness } from "./dom.js";
 
 /** @typedef {import("./levels.js").Levels} Levels */
 
-const FRAME_MS = 33;
+/** Not each refresh of the screen: a page that asks for those is laid out and composed each time, whether it drew or not. */
+const FRAME_MS = 50;
 /** A bar of the strip for each of these. */
-const BAR_MS = 66;
-const BAR_PX = 4;
+const BAR_MS = 95;
+const BAR_PX = 5;
+/** A bar that is not seen. */
+const QUIET = 0.02;
 /** How much of the way to the new level is gone in a frame: up at once, down slowly, as ears do. */
-const RISE = 0.6;
-const FALL = 0.18;
+const RISE = 0.75;
+const FALL = 0.26;
 
 export class Orb {
   #caller = 0;
   #agent = 0;
-  #refresh = 0;
-  #drawnMs = 0;
+  #timer = 0;
   #barMs = 0;
   /** @type {[caller: number, agent: number][]} newest last */ #bars = [];
   #drawn = "";
@@ -30,15 +32,19 @@ export class Orb {
     this.orb = orb;
     this.strip = strip;
     /** @type {Levels | null} */ this.levels = null;
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#redraw());
+    this.colours = colours();
+    onNewColours(() => {
+      this.colours = colours();
+      this.#redraw();
+    });
     this.#redraw();
   }
 
   /** Follow these levels; null: rest. @param {Levels | null} levels */
   follow(levels) {
     this.levels = levels;
-    cancelAnimationFrame(this.#refresh);
-    if (levels) this.#refresh = requestAnimationFrame(this.#step);
+    clearInterval(this.#timer);
+    if (levels) this.#timer = setInterval(() => this.#step(performance.now()), FRAME_MS);
     else this.#rest();
   }
 
@@ -55,10 +61,9 @@ export class Orb {
     this.#redraw();
   }
 
-  #step = (/** @type {number} */ nowMs) => {
-    this.#refresh = requestAnimationFrame(this.#step);
-    if (nowMs - this.#drawnMs < FRAME_MS - 4 || !this.levels) return;
-    this.#drawnMs = nowMs;
+  /** @param {number} nowMs */
+  #step(nowMs) {
+    if (!this.levels || document.hidden) return;
     this.#caller = approach(this.#caller, this.levels.of("caller"));
     this.#agent = approach(this.#agent, this.levels.of("agent"));
     this.#drawOrb();
@@ -66,8 +71,8 @@ export class Orb {
     this.#barMs = nowMs;
     this.#bars.push([this.#caller, this.#agent]);
     if (this.#bars.length > this.strip.width / BAR_PX) this.#bars.shift();
-    this.#drawStrip();
-  };
+    if (this.#bars.some((bar) => bar[0] > QUIET || bar[1] > QUIET)) this.#drawStrip();
+  }
 
   #drawOrb() {
     const still = prefersStillness();
@@ -78,7 +83,7 @@ export class Orb {
     const context = this.orb.getContext("2d");
     if (!context) return;
     const half = this.orb.width / 2;
-    const accent = colour("--accent");
+    const { accent } = this.colours;
     context.clearRect(0, 0, this.orb.width, this.orb.height);
     context.globalAlpha = 0.12 + 0.25 * caller;
     disc(context, half, half * (0.72 + 0.27 * caller), accent);
@@ -97,10 +102,10 @@ export class Orb {
     const { width, height } = this.strip;
     const middle = Math.round(height * 0.55);
     context.clearRect(0, 0, width, height);
-    context.fillStyle = colour("--line");
+    context.fillStyle = this.colours.line;
     context.fillRect(0, middle, width, 1);
-    for (const [side, sign, name] of /** @type {const} */ ([[1, -1, "--accent"], [0, 1, "--edge"]])) {
-      context.fillStyle = colour(name);
+    for (const [side, sign, colour] of /** @type {const} */ ([[1, -1, this.colours.accent], [0, 1, this.colours.edge]])) {
+      context.fillStyle = colour;
       this.#bars.forEach((bar, i) => {
         const x = width - (this.#bars.length - i) * BAR_PX;
         const long = bar[side] * (sign < 0 ? middle - 2 : height - middle - 2);
@@ -115,9 +120,11 @@ function approach(from, to) {
   return from + (to - from) * (to > from ? RISE : FALL);
 }
 
-/** @param {string} name a custom property of the style sheet */
-function colour(name) {
-  return getComputedStyle(document.body).getPropertyValue(name);
+/** The style sheet's, which are asked for rarely: asking costs as much as drawing. */
+function colours() {
+  const style = getComputedStyle(document.body);
+  const [accent, edge, line] = ["--accent", "--edge", "--line"].map((name) => style.getPropertyValue(name));
+  return { accent, edge, line };
 }
 
 /** @param {CanvasRenderingContext2D} context @param {number} at @param {number} radius @param {string | CanvasGradient} fill */

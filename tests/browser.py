@@ -7,6 +7,7 @@ in its own process, on a port of its own.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
 ROOT = Path(__file__).parent.parent
+PICTURES = ROOT / "build" / "pictures"
 SPEECH = Path(__file__).parent / "fixtures" / "audio"
 RATE_HZ = 16_000
 READY = "Vocal Node is ready: "
@@ -209,9 +211,22 @@ def browsing(
             device_scale_factor=scale,
         )
         try:
-            yield _watched(context)
+            tab = _watched(context)
+            yield tab
+            if (picture := picture_path()) is not None:
+                tab.page.screenshot(path=picture)
         finally:
             context.close()
+
+
+def picture_path() -> Path | None:
+    """Return where the running test leaves a picture of its browser, for whoever wants to look; None outside of one."""
+    test = os.environ.get("PYTEST_CURRENT_TEST")
+    if test is None:
+        return None
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", test.removesuffix(" (call)").removeprefix("tests/").lower().replace(".py", ""))
+    return PICTURES / f"{name.strip('-')}.png"
 
 
 def answered_after(tab: Tab, typed: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.browser import WAIT_MS, WATCH
+from tests.browser import WAIT_MS, WATCH, picture_path
 
 T = TypeVar("T")
 
@@ -188,6 +188,8 @@ def browsing_firefox(folder: Path, microphone: Path) -> Iterator[Firefox]:
             firefox.preload(f"() => {{{WATCH}}}")
             firefox.preload(MICROPHONE.replace("SOUND", base64.b64encode(microphone.read_bytes()).decode()))
             yield firefox
+            if (picture := picture_path()) is not None:
+                firefox.screenshot(picture)
             firefox.command("browser.close")
         process.wait(ANSWER_S)
 

@@ -171,6 +171,52 @@ def test_the_page_gives_up_after_as_long_as_the_conversation_is_kept(tmp_path: P
         tab.check_clean("ERR_", "status of 404")
 
 
+def test_a_second_tab_is_a_call_of_its_own(server: Server, tmp_path: Path) -> None:
+    quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
+    with browsing(tmp_path, quiet) as tab:
+        tab.open(server.url)
+        tab.start()
+        second = tab.page.context.new_page()
+        second.goto(server.url)
+        second.click("#call")
+        second.wait_for_selector("body[data-phase=connected]", timeout=WAIT_MS)
+        assert server.metric("vocal_sessions_active") == 2
+        second.close()
+        tab.page.wait_for_timeout(1_000)
+        assert server.metric("vocal_sessions_active") == 1
+        answered_after(tab, "are you still there?")
+        tab.page.click("#call")
+        wait_until_nobody_is_left(tab, server)
+        tab.check_clean()
+
+
+def test_a_page_that_is_not_secure_says_what_to_do(server: Server, tmp_path: Path) -> None:
+    with browsing(tmp_path, None) as tab:
+        # What browsers do with a page that is neither on https nor on localhost.
+        tab.page.add_init_script("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
+        tab.open(server.url)
+        tab.page.click("#call")
+        tab.page.wait_for_selector("#alert:not([hidden])", timeout=WAIT_MS)
+        assert "open this page over https, or on localhost" in tab.page.inner_text("#alert")
+        tab.check_clean()
+
+
+def test_an_engine_that_fails_is_told_and_the_call_goes_on(tmp_path: Path) -> None:
+    quiet = write_microphone(tmp_path / "quiet.wav", 5.0)
+    broken = STAND_INS | {"VOCAL_TTS": "tests.broken_voice"}
+    with serving(tmp_path, **broken) as server, browsing(tmp_path, quiet) as tab:
+        tab.open(server.url)
+        tab.start()
+        for times in (1, 2):
+            tab.page.fill("#text", "please break")
+            tab.page.press("#text", "Enter")
+            tab.wait_for("(n) => document.querySelectorAll('#captions li[data-role=note]').length === n", times)
+        note = tab.page.locator("#captions li[data-role=note]").first.inner_text()
+        assert note.startswith("The agent could not go on: tts: ")
+        assert tab.page.get_attribute("body", "data-phase") == "connected"
+        tab.check_clean()
+
+
 @pytest.mark.parametrize(
     ("there", "words"),
     [(False, "No microphone was found"), (True, "The microphone is blocked")],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from pipeline.engines import Kind
 from pipeline.errors import VocalError
@@ -39,6 +39,20 @@ def _parse_ice(value: Any) -> Any:
 def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     Origins(origins, "")
     return origins
+
+
+def _check_min(value: int, info: ValidationInfo) -> int:
+    middle = info.data.get("endpoint_ms", value)
+    if value > middle:
+        raise ValueError(f"{value} is more than VOCAL_ENDPOINT_MS, which is {middle}")
+    return value
+
+
+def _check_max(value: int, info: ValidationInfo) -> int:
+    middle = info.data.get("endpoint_ms", value)
+    if value < middle:
+        raise ValueError(f"{value} is less than VOCAL_ENDPOINT_MS, which is {middle}")
+    return value
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -73,6 +87,12 @@ class Config(BaseModel):
     drain_s: float = Field(30.0, ge=0, le=86_400, description="seconds from 0 to 86400")
 
     endpoint_ms: int = Field(400, ge=100, le=5_000, description="milliseconds from 100 to 5000")
+    endpoint_min_ms: Annotated[int, AfterValidator(_check_min)] = Field(
+        200, ge=100, le=5_000, description="milliseconds from 100 to 5000"
+    )
+    endpoint_max_ms: Annotated[int, AfterValidator(_check_max)] = Field(
+        1600, ge=100, le=10_000, description="milliseconds from 100 to 10000"
+    )
     vad: Engine = Field("auto", description="an engine's name or auto")
     stt: Engine = Field("auto", description="an engine's name or auto")
     llm: Engine = Field("auto", description="an engine's name or auto")

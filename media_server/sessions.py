@@ -24,16 +24,18 @@ from .log import SESSION
 from .metrics import Metrics
 
 PAUSE_MS = 200
-"""The pause at which an answer is prepared: at the latest half way through the silence rule."""
-UNDECIDED_MS = 1600
-"""The silence that ends a turn against the judgment of an end-of-turn engine, unless the rule is longer."""
+"""The pause at which an answer is prepared: half way through the silence rule, and no later than a turn may end."""
 
 
 def session_settings(config: Config) -> SessionSettings:
     """Say how sessions listen."""
     return SessionSettings(
-        speech=SpeechSettings(pause_ms=min(PAUSE_MS, config.endpoint_ms // 2)),
-        turns=TurnSettings(endpoint_ms=config.endpoint_ms, endpoint_max_ms=max(UNDECIDED_MS, config.endpoint_ms)),
+        speech=SpeechSettings(pause_ms=min(PAUSE_MS, config.endpoint_ms // 2, config.endpoint_min_ms)),
+        turns=TurnSettings(
+            endpoint_min_ms=min(config.endpoint_min_ms, config.endpoint_ms),
+            endpoint_ms=config.endpoint_ms,
+            endpoint_max_ms=max(config.endpoint_max_ms, config.endpoint_ms),
+        ),
     )
 
 

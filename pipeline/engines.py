@@ -131,10 +131,14 @@ class VoiceMaker(Protocol):
 
 @runtime_checkable
 class EndOfTurn(Protocol):
-    """Judge whether the caller has finished. Optional: without one the silence rule alone decides."""
+    """Judge whether the caller has finished; by the sound alone, if it has an attribute ``reads_words = False``."""
 
-    async def is_complete(self, audio_tail: Pcm, transcript: str) -> float:
-        """Return the probability (0..1) that the turn is over; ``audio_tail`` is up to 8 s at 16 kHz."""
+    async def is_complete(self, audio_tail: Pcm, transcript: str, language: str | None = None) -> float:
+        """Return the probability (0..1) that the turn is over; 0.5 is no opinion (`pipeline.endpointing`).
+
+        ``audio_tail`` is up to 8 s of the turn at 16 kHz, ``transcript`` its words so far, ``language`` an ISO 639-1 code.
+        An answer that takes more than 250 ms (`Patience.turn_s`) is not heard. Canceling is safe.
+        """
         ...
 
 
@@ -268,16 +272,12 @@ def can_clone(name: str) -> bool:
 
 def prepare(engine: object) -> None:
     """Let an engine that asks others (its ``prepare``) connect before it is asked. Does not block, raises nothing."""
-    preparer = getattr(engine, "prepare", None)
-    if preparer is not None:
-        preparer()
+    getattr(engine, "prepare", lambda: None)()
 
 
 def close(engine: object) -> None:
     """Join the threads an engine owns, if any; blocks while they finish their current step. Idempotent."""
-    closer = getattr(engine, "close", None)
-    if closer is not None:
-        closer()
+    getattr(engine, "close", lambda: None)()
 
 
 async def aclose(engine: object) -> None:

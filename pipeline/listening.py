@@ -9,14 +9,23 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .audio import SPEECH_RATE_HZ, Pcm
+from .endpointing import Asks
 from .engines import EndOfTurn, Engines
 from .errors import EngineError
 from .events import SpeechEnded, SpeechStarted
+from .reply import Patience
 from .speech import Ear, SpeechSettings
 from .tasks import cancel_and_wait
 from .utterance import Utterance
 
 log = logging.getLogger(__name__)
+
+
+def asks(turn: EndOfTurn | None) -> Asks:
+    """Return when an end-of-turn engine is to be asked."""
+    if turn is None:
+        return Asks.NEVER
+    return Asks.AGAIN if getattr(turn, "reads_words", True) else Asks.ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +34,9 @@ class ListeningListener:
 
     words: Callable[[str, bool], None]
     """The turn's words so far, and whether every utterance of it is final."""
-    completeness: Callable[[float], None]
-    """The end-of-turn engine's judgment of these words."""
+    judged: Callable[[float | None], None]
+    """The answer of the end-of-turn engine, None if there was none in time: one for each question, but for those that
+    another one followed or that were forgotten."""
     failed: Callable[[Literal["stt", "turn"], str], None]
     """A stage failed; the turn goes on with the words there are."""
 
@@ -39,7 +49,7 @@ class Listening:
         engines: Engines,
         settings: SpeechSettings,
         language: str | None,
-        patience_s: float,
+        patience: Patience,
         listener: ListeningListener,
         prompt: Callable[[], str] = lambda: "",
     ) -> None:
@@ -47,11 +57,13 @@ class Listening:
         self.ear = Ear(engines.vad.open(), settings)
         self._engines = engines
         self._language = language
-        self._patience_s = patience_s
+        self._patience = patience
         self._listener = listener
         self._prompt = prompt
         self._utterances: list[Utterance] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._judging: asyncio.Task[None] | None = None
+        self._began_samples = 0
         self._open: Utterance | None = None
         self._heard_s = 0.0
 
@@ -74,8 +86,9 @@ class Listening:
     def start(self, from_samples: int) -> None:
         """Transcribe a new utterance of this turn, from the sample on (as far back as it is kept)."""
         from_samples = max(from_samples, self.ear.tail.begin_samples)
-        utterance = Utterance(from_samples, self._patience_s, self._changed, self._stt_failed)
+        utterance = Utterance(from_samples, self._patience.stt_s, self._changed, self._stt_failed)
         utterance.feed(self.ear.tail.since(from_samples))
+        self._began_samples = self._began_samples if self._utterances else from_samples
         self._utterances.append(utterance)
         self._open = utterance
         self._own(utterance.run(self._engines.stt, self._language, self._prompt()), "utterance")
@@ -87,9 +100,11 @@ class Listening:
             self._open = None
 
     def judge(self, text: str) -> None:
-        """Ask the end-of-turn engine, if there is one, about the words so far."""
+        """Ask the end-of-turn engine, if there is one, about the words and the sound of the running turn."""
+        if self._judging is not None:
+            self._judging.cancel()
         if self._engines.turn is not None:
-            self._own(self._judge(self._engines.turn, text), "end of turn")
+            self._judging = self._own(self._judge(self._engines.turn, text), "end of turn")
 
     def forget(self) -> None:
         """The turn was answered or was nothing: running work on it is canceled."""
@@ -105,10 +120,11 @@ class Listening:
         self.forget()
         await cancel_and_wait(*self._tasks)
 
-    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _words(self) -> str:
         return " ".join(u.transcript.text for u in self._utterances if u.transcript.text)
@@ -120,13 +136,22 @@ class Listening:
         self._listener.failed("stt", message)
 
     async def _judge(self, turn: EndOfTurn, text: str) -> None:
+        probability = None
         try:
-            probability = await turn.is_complete(self.ear.tail.since(0), text)
+            async with asyncio.timeout(self._patience.turn_s):
+                sound = self.ear.tail.since(self._began_samples)
+                probability = _checked(await turn.is_complete(sound, text, self.language or self._language))
+        except TimeoutError:
+            self._listener.failed("turn", f"no judgment within {self._patience.turn_s:g} s")
         except EngineError as error:
             self._listener.failed("turn", str(error))
         except Exception as error:
             log.exception("end-of-turn engine raised")
             self._listener.failed("turn", f"{type(error).__name__}: {error}")
-        else:
-            if text == self._words():
-                self._listener.completeness(probability)
+        self._listener.judged(probability)
+
+
+def _checked(probability: float) -> float:
+    if not 0.0 <= probability <= 1.0:
+        raise EngineError(f"judged {probability}, which is no probability")
+    return float(probability)

@@ -40,6 +40,8 @@ class Patience:
     stt_s: float = 10.0
     llm_s: float = 20.0
     tts_s: float = 10.0
+    turn_s: float = 0.25
+    """A judgment that comes later than this would delay the turn's end more than the silence rule does."""
 
 
 class Reply:

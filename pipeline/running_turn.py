@@ -14,8 +14,8 @@ class RunningTurn:
     text: str = ""
     typed: str = ""
     final: bool = True
-    complete: bool = True
-    over: bool = False
+    silent_samples: int = 0
+    """How long the pause lasts; 0 while speech stirs."""
     open: bool = False
     """An utterance is being transcribed whose audio is not complete."""
     prepared: str | None = None

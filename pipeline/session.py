@@ -20,7 +20,7 @@ from .audio import SAMPLES_PER_MS, Pcm
 from .engines import Engines
 from .events import EngineFailed, Event, SessionClosed, SpeechEnded, SpeechStarted, TranscriptUpdated, TurnEnded
 from .history import History
-from .listening import Listening, ListeningListener
+from .listening import Listening, ListeningListener, asks
 from .playout import Playout
 from .reply import Reply
 from .session_settings import SessionSettings as SessionSettings
@@ -59,13 +59,13 @@ class Session:
         self.answering.ended = self._reply_ended
         self.answering.audible = self._reply_audible
         interruptible = settings.turns.allow_interruptions and agent.allow_interruptions
-        self._turn_taking = TurnTaking(replace(settings.turns, allow_interruptions=interruptible))
+        self._turn_taking = TurnTaking(replace(settings.turns, allow_interruptions=interruptible), asks(engines.turn))
         self._listening = Listening(
             engines,
             settings.speech,
             agent.language,
-            settings.patience.stt_s,
-            ListeningListener(self._words, self._turn_taking.completeness, self._stage_failed),
+            settings.patience,
+            ListeningListener(self._words, lambda p: self._act(self._turn_taking.judged(p)), self._stage_failed),
             lambda: ", ".join(self.history.names()),
         )
         self._listeners: list[Callable[[Event], None]] = []
@@ -216,8 +216,6 @@ class Session:
         if final:
             self._words_final_s = asyncio.get_running_loop().time()
         self._emit(TranscriptUpdated(text, False, self._listening.language))
-        if final and text and self._turn_taking.caller is Caller.PAUSED:
-            self._listening.judge(text)
         self._act(self._turn_taking.words(text, final=final))
 
     def _stage_failed(self, stage: Literal["stt", "turn"], message: str) -> None:
@@ -241,6 +239,8 @@ class Session:
                 self._words_final_s = None
             case act.CutSpeech():
                 self._tell(self._listening.ear.cut())
+            case act.Judge(text):
+                self._listening.judge(text)
             case act.PrepareReply(text):
                 self.answering.prepare(text)
             case act.RevokeReply():

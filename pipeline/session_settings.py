@@ -40,6 +40,7 @@ def session_settings_for(detector: DetectorSettings, base: SessionSettings) -> S
     )
     turns = replace(
         base.turns,
+        endpoint_min_ms=silence_ms,
         endpoint_ms=silence_ms,
         endpoint_max_ms=silence_ms,
         max_turn_ms=max(WINDOW_MS, _windows_ms(math.floor, detector.max_recording_duration)),

@@ -28,6 +28,13 @@ class CutSpeech:
 
 
 @dataclass(frozen=True, slots=True)
+class Judge:
+    """Ask the end-of-turn engine whether the turn, with these words, is over; an earlier question needs no answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PrepareReply:
     """Think about an answer to these words, held."""
 
@@ -67,6 +74,7 @@ Action = (
     | EndUtterance
     | DropUtterance
     | CutSpeech
+    | Judge
     | PrepareReply
     | RevokeReply
     | EndTurn

@@ -12,7 +12,8 @@ or the agent must be let finish); the agent is *listening*, *thinking* (its turn
     speaking  (contested) barge_in_ms of it was speech    speaking Interrupt                  (floor taken)
     speaking  (contested) speech ends before that         silent   DropUtterance, ResumeReply
     speaking  any        max_utterance_ms reached         speaking EndUtterance, StartUtterance
-    speaking  listening  speech ends                      paused   EndUtterance
+    speaking  (floor)    silent for judge_ms              speaking Judge  (again if the words change)
+    speaking  listening  speech ends                      paused   EndUtterance, Judge
     paused    listening  words final                      paused   PrepareReply (held; once per wording)
     paused    listening  speech starts                    speaking StartUtterance  (same turn)
     any       listening  words change after a preparation -        RevokeReply
@@ -29,8 +30,8 @@ or the agent must be let finish); the agent is *listening*, *thinking* (its turn
     done      any        speech starts                    done     -  (waits until the turn has ended)
     any       any        text typed                       silent   Interrupt, DropUtterance, EndTurn
 
-"Long enough" is ``endpoint_ms`` of audio, or ``endpoint_max_ms`` where an end-of-turn engine believes that the caller
-has not finished. Words may arrive after that silence; the turn then ends the moment they do.
+"Long enough" is ``endpoint_ms`` of audio, or what `endpointing` makes of an end-of-turn engine's judgment (Judge). Words
+may arrive after that silence; the turn then ends the moment they do, or are judged.
 
 An agent that may not be interrupted is let finish. Speech over it waits, and is taken up if it still goes on then. What
 is said with the button pressed, and what is typed, is *done* meanwhile and answered as soon as the agent listens.
@@ -38,13 +39,14 @@ is said with the button pressed, and what is typed, is *done* meanwhile and answ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from . import turn_actions as act
 from .audio import SAMPLES_PER_MS
+from .endpointing import Asks, Endpointing
 from .running_turn import Burst, RunningTurn
 from .turn_actions import Action
+from .turn_settings import TurnSettings as TurnSettings
 
 
 class Caller(Enum):
@@ -65,30 +67,12 @@ class Agent(Enum):
     SPEAKING = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class TurnSettings:
-    """Times in milliseconds of audio."""
-
-    endpoint_ms: int = 400
-    endpoint_max_ms: int = 1600
-    complete_probability: float = 0.5
-    barge_in_ms: int = 250
-    preroll_ms: int = 300
-    max_utterance_ms: int = 30_000
-    max_turn_ms: int = 600_000
-    """A turn that is longer is answered, whether the caller goes on or not."""
-    min_press_ms: int = 100
-    """A press that is shorter was a slip of the finger: nothing is transcribed."""
-    max_press_ms: int = 600_000
-    """A talk button that stays down longer is stuck."""
-    allow_interruptions: bool = True
-
-
 class TurnTaking:
     """Facts in, actions out, in order. The one who calls carries the actions out before the next fact."""
 
-    def __init__(self, settings: TurnSettings) -> None:
+    def __init__(self, settings: TurnSettings, asks: Asks = Asks.NEVER) -> None:
         self._settings = settings
+        self._endpointing = Endpointing(settings, asks)
         self.caller = Caller.SILENT
         self._agent = Agent.LISTENING
         self._contested = False
@@ -125,7 +109,7 @@ class TurnTaking:
             self.reset()
             return [act.DropUtterance(), act.ResumeReply()]
         self.caller = Caller.PAUSED
-        return self._end_utterance(at_samples)
+        return self._end_utterance(at_samples) + self._endpointing.ask(self._turn.text)
 
     def pressed(self, at_samples: int) -> list[Action]:
         """The caller holds the talk button from here on: theirs is the floor, and no pause ends their turn."""
@@ -162,7 +146,7 @@ class TurnTaking:
                 return self._while_speaking(now_samples, last_speech_samples)
             case Caller.PRESSING:
                 return self._while_pressing(now_samples)
-            case Caller.PAUSED if not self._turn.over:
+            case Caller.PAUSED:
                 return self._while_paused(now_samples, stirring)
         return []
 
@@ -174,11 +158,13 @@ class TurnTaking:
         if turn.prepared is not None and text != turn.prepared:
             turn.prepared = None
             actions.append(act.RevokeReply())
+        actions += self._endpointing.reworded(text)
         return actions + (self._end_if_over() or self._prepare())
 
-    def completeness(self, probability: float) -> None:
-        """An end-of-turn engine's judgment of the running turn."""
-        self._turn.complete = probability >= self._settings.complete_probability
+    def judged(self, probability: float | None) -> list[Action]:
+        """The answer to the last Judge: how probable it is that the turn is over; None if there was none in time."""
+        self._endpointing.answered(probability)
+        return self._end_if_over()
 
     def agent(self, state: Agent) -> list[Action]:
         """The agent's state changed."""
@@ -201,6 +187,7 @@ class TurnTaking:
         self.caller = Caller.SILENT
         self._contested = False
         self._turn = RunningTurn()
+        self._endpointing.forget()
 
     @property
     def _must_wait(self) -> bool:
@@ -211,7 +198,8 @@ class TurnTaking:
             self._turn.began_samples = at_samples
         self.caller = Caller.SPEAKING
         self._started_samples = at_samples
-        self._turn.over, self._turn.complete = False, True
+        self._turn.silent_samples = 0
+        self._endpointing.forget()
 
     def _start_utterance(self, at_samples: int) -> act.StartUtterance:
         # The pre-roll ends where the speech before ended: its last word would be transcribed twice.
@@ -230,9 +218,17 @@ class TurnTaking:
         if self._contested and spoken_samples >= self._settings.barge_in_ms * SAMPLES_PER_MS:
             self._contested = False
             return [act.Interrupt()]
-        if not self._contested and self._lasts(now_samples, self._settings.max_turn_ms):
+        if self._contested:
+            return self._split(now_samples)
+        if self._lasts(now_samples, self._settings.max_turn_ms):
             return self._cut(now_samples)
-        return self._split(now_samples)
+        return self._judge(now_samples - last_speech_samples) + self._split(now_samples)
+
+    def _judge(self, silent_samples: int) -> list[Action]:
+        if silent_samples >= self._settings.judge_ms * SAMPLES_PER_MS:
+            return self._endpointing.ask(self._turn.text)
+        self._endpointing.forget()
+        return []
 
     def _while_pressing(self, now_samples: int) -> list[Action]:
         if self._lasts(now_samples, self._settings.max_press_ms):
@@ -245,7 +241,7 @@ class TurnTaking:
     def _while_paused(self, now_samples: int, stirring: bool) -> list[Action]:
         if self._lasts(now_samples, self._settings.max_turn_ms):
             return self._cut(now_samples)
-        self._turn.over = not stirring and now_samples - self._settled_samples >= self._endpoint_samples()
+        self._turn.silent_samples = 0 if stirring else now_samples - self._settled_samples
         return self._end_if_over()
 
     def _lasts(self, now_samples: int, limit_ms: int) -> bool:
@@ -264,10 +260,6 @@ class TurnTaking:
         self.caller = Caller.DONE
         return self._end_utterance(at_samples) + self._end_if_over()
 
-    def _endpoint_samples(self) -> int:
-        s = self._settings
-        return (s.endpoint_ms if self._turn.complete else s.endpoint_max_ms) * SAMPLES_PER_MS
-
     def _prepare(self) -> list[Action]:
         turn = self._turn
         if self.caller is not Caller.PAUSED or not turn.final or not turn.text or turn.prepared == turn.text:
@@ -277,7 +269,8 @@ class TurnTaking:
 
     def _end_if_over(self) -> list[Action]:
         turn = self._turn
-        over = self.caller is Caller.DONE or (self.caller is Caller.PAUSED and turn.over)
+        paused = self.caller is Caller.PAUSED
+        over = self.caller is Caller.DONE or (paused and self._endpointing.is_over(turn.silent_samples))
         if not (over and turn.final) or self._agent is not Agent.LISTENING:
             return []
         self.reset()

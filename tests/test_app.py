@@ -142,13 +142,21 @@ def test_a_hiccup_while_starting_shuts_nobody_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint_ms", "pause_ms", "longest_ms"), [(100, 50, 1600), (400, 200, 1600), (3000, 200, 3000)]
+    ("given", "pause_ms", "waits_ms"),
+    [
+        ({}, 200, (200, 400, 1600)),
+        ({"ENDPOINT_MS": "100"}, 50, (100, 100, 1600)),
+        ({"ENDPOINT_MS": "3000"}, 200, (200, 3000, 3000)),
+        ({"ENDPOINT_MIN_MS": "120", "ENDPOINT_MAX_MS": "1200"}, 120, (120, 400, 1200)),
+    ],
 )
-def test_the_silence_rule_sets_what_depends_on_it(endpoint_ms: int, pause_ms: int, longest_ms: int) -> None:
-    settings = session_settings(load({"VOCAL_ENDPOINT_MS": str(endpoint_ms)}))
-    assert settings.turns.endpoint_ms == endpoint_ms
+def test_the_silence_rule_sets_what_depends_on_it(
+    given: dict[str, str], pause_ms: int, waits_ms: tuple[int, int, int]
+) -> None:
+    settings = session_settings(load({f"VOCAL_{name}": value for name, value in given.items()}))
+    turns = settings.turns
+    assert (turns.endpoint_min_ms, turns.endpoint_ms, turns.endpoint_max_ms) == waits_ms
     assert settings.speech.pause_ms == pause_ms
-    assert settings.turns.endpoint_max_ms == longest_ms
 
 
 # --- the process

@@ -64,6 +64,20 @@ def test_an_error_names_the_variable_its_value_and_what_is_allowed(variable: str
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"MIN_MS": "500"}, "MIN_MS is not usable: 500 is more than VOCAL_ENDPOINT_MS, which is 400"),
+        ({"MAX_MS": "300"}, "MAX_MS is not usable: 300 is less than VOCAL_ENDPOINT_MS, which is 400"),
+        ({"MS": "900", "MAX_MS": "800"}, "MAX_MS is not usable: 800 is less than VOCAL_ENDPOINT_MS, which is 900"),
+    ],
+)
+def test_the_waits_for_a_turns_end_are_in_order(given: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=f"^VOCAL_ENDPOINT_{says}$"):
+        load({f"VOCAL_ENDPOINT_{name}": value for name, value in given.items()})
+    assert load({"VOCAL_ENDPOINT_MIN_MS": "500", "VOCAL_ENDPOINT_MS": "600"}).endpoint_min_ms == 500
+
+
 def test_a_bad_ice_server_is_named_without_its_password() -> None:
     with pytest.raises(ConfigError) as caught:
         load({"VOCAL_ICE_SERVERS": "stun:stun.example.org,turn:user:hunter2@turn.example.org"})

@@ -157,5 +157,7 @@ def test_what_the_numbers_do_not_say_is_the_servers() -> None:
     base = SessionSettings(SpeechSettings(pause_ms=50), TurnSettings(allow_interruptions=False, preroll_ms=10))
     made = session_settings_for(DetectorSettings(0.2, 0.25, 0.35, 7.0), base)
     assert made.speech == SpeechSettings(min_speech_ms=250, pause_ms=50, gap_ms=350)
-    assert made.turns == replace(base.turns, endpoint_ms=350, endpoint_max_ms=350, max_turn_ms=7_000)
+    assert made.turns == replace(
+        base.turns, endpoint_min_ms=350, endpoint_ms=350, endpoint_max_ms=350, max_turn_ms=7_000
+    )
     assert made.patience == base.patience

@@ -507,7 +507,7 @@ def test_echo_repeats_what_was_said_without_taking_it_for_a_template() -> None:
 def fake(rank: int, lacks: str | None = None, fails: str | None = None) -> ModuleType:
     """Return an end-of-turn engine's module."""
 
-    async def is_complete(audio_tail: Pcm, transcript: str) -> float:
+    async def is_complete(audio_tail: Pcm, transcript: str, language: str | None = None) -> float:
         return 0.5
 
     def create(settings: Settings) -> object:

@@ -176,7 +176,7 @@ class JoinedSpeech:
 class ChaoticTurn:
     chaos: Chaos
 
-    async def is_complete(self, audio_tail: Pcm, transcript: str) -> float:
+    async def is_complete(self, audio_tail: Pcm, transcript: str, language: str | None = None) -> float:
         await self.chaos.pause(0.3)
         self.chaos.fail(0.1)
         return 1.0 if self.chaos.over else self.chaos.dice.random()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipeline import turn_actions as act
+from pipeline.endpointing import Asks
 from pipeline.turn_taking import Agent, Caller, TurnSettings, TurnTaking
 
 MS = 16
@@ -91,11 +94,124 @@ def test_without_interruptions_speech_waits_for_its_turn() -> None:
     assert m.speech_ended(6000 * MS) == [] and m.agent(Agent.LISTENING) == []
 
 
-def test_an_unfinished_thought_waits_longer() -> None:
-    m = _paused("I want to")
-    m.completeness(0.1)
-    assert m.received(2300 * MS, 2000 * MS) == []
+# --- an end-of-turn engine
+
+
+def _asking(asks: Asks = Asks.AGAIN) -> TurnTaking:
+    """Return a machine with an engine whose caller speaks from 1000 to 2000 ms; it waits for 200, 400 or 1600 ms."""
+    machine = TurnTaking(TurnSettings(), asks)
+    machine.speech_started(1000 * MS)
+    assert machine.received(2099 * MS, 2000 * MS) == [], "no silence yet"
+    return machine
+
+
+def _judged(probability: float | None, text: str = "I want to") -> TurnTaking:
+    machine = _asking()
+    machine.speech_ended(2000 * MS)
+    assert machine.words(text, final=True) == [act.Judge(text), act.PrepareReply(text)]
+    assert machine.judged(probability) == []
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("probability", "wait_ms"), [(1.0, 200), (0.75, 300), (0.5, 400), (0.25, 1000), (0.0, 1600), (None, 400)]
+)
+def test_a_judgment_sets_how_long_a_silence_ends_the_turn(probability: float | None, wait_ms: int) -> None:
+    m = _judged(probability)
+    assert m.received((1999 + wait_ms) * MS, 2000 * MS) == []
+    assert m.received((2000 + wait_ms) * MS, 2000 * MS) == [act.EndTurn("I want to", 2000 * MS)]
+
+
+def test_the_engine_is_asked_at_the_first_silence_and_once_for_each_wording() -> None:
+    m = _asking()
+    assert m.words("I want", final=False) == []
+    assert m.received(2100 * MS, 2000 * MS) == [act.Judge("I want")]
+    assert m.received(2120 * MS, 2000 * MS) == []
+    assert m.words("I want to", final=False) == [act.Judge("I want to")]
+    assert m.speech_ended(2000 * MS) == [act.EndUtterance()]
+    assert m.words("I want to", final=True) == [act.PrepareReply("I want to")]
+
+
+def test_an_engine_that_goes_by_the_sound_is_asked_once_for_each_silence() -> None:
+    m = _asking(Asks.ONCE)
+    assert m.received(2100 * MS, 2000 * MS) == [act.Judge("")]
+    assert m.speech_ended(2000 * MS) == [act.EndUtterance()]
+    assert m.words("I want to", final=True) == [act.PrepareReply("I want to")]
+    assert m.judged(1.0) == []
+    assert m.speech_started(2300 * MS) == [act.StartUtterance(2000 * MS)]
+    assert m.received(2500 * MS, 2400 * MS) == [act.Judge("I want to")]
+
+
+def test_a_silence_within_speech_is_forgotten_and_so_is_what_was_thought_of_it() -> None:
+    m = _asking()
+    assert m.received(2100 * MS, 2000 * MS) == [act.Judge("")]
+    assert m.received(2150 * MS, 2150 * MS) == []
+    assert m.judged(1.0) == [], "an answer to a question that is void"
+    assert m.speech_ended(2500 * MS) == [act.EndUtterance(), act.Judge("")]
+    m.words("", final=False)
+    assert m.words("hi", final=True) == [act.Judge("hi"), act.PrepareReply("hi")]
+    assert m.judged(None) == []
+    assert m.received(2899 * MS, 2500 * MS) == []
+    assert m.received(2900 * MS, 2500 * MS) == [act.EndTurn("hi", 2500 * MS)]
+
+
+def test_words_that_come_after_the_silence_are_judged_before_the_turn_ends() -> None:
+    m = _asking()
+    m.speech_ended(2000 * MS)
+    m.judged(0.5)
+    assert m.received(2600 * MS, 2000 * MS) == []
+    assert m.words("I want to", final=True) == [act.Judge("I want to"), act.PrepareReply("I want to")]
+    assert m.received(2620 * MS, 2000 * MS) == [], "not before it is judged"
+    assert m.judged(0.0) == []
+    assert m.received(3599 * MS, 2000 * MS) == []
     assert m.received(3600 * MS, 2000 * MS) == [act.EndTurn("I want to", 2000 * MS)]
+
+
+def test_a_judgment_that_comes_after_its_silence_ends_the_turn() -> None:
+    m = _asking()
+    m.speech_ended(2000 * MS)
+    m.words("hi", final=True)
+    assert m.received(2300 * MS, 2000 * MS) == []
+    assert m.judged(0.9) == [act.EndTurn("hi", 2000 * MS)]
+
+
+def test_the_longest_silence_ends_the_turn_without_a_judgment() -> None:
+    m = _asking()
+    m.speech_ended(2000 * MS)
+    m.words("hi", final=True)
+    assert m.received(3599 * MS, 2000 * MS) == []
+    assert m.received(3600 * MS, 2000 * MS) == [act.EndTurn("hi", 2000 * MS)]
+
+
+def test_a_barge_in_is_judged_once_it_has_the_floor() -> None:
+    m = TurnTaking(TurnSettings(), Asks.AGAIN)
+    m.agent(Agent.SPEAKING)
+    m.speech_started(5000 * MS)
+    assert m.received(5240 * MS, 5100 * MS) == []
+    assert m.received(5260 * MS, 5260 * MS) == [act.Interrupt()]
+    m.agent(Agent.LISTENING)
+    assert m.received(5700 * MS, 5600 * MS) == [act.Judge("")]
+
+
+def test_a_press_is_not_judged() -> None:
+    m = TurnTaking(TurnSettings(), Asks.AGAIN)
+    m.pressed(1000 * MS)
+    m.received(1100 * MS, 0)
+    assert m.words("hi", final=False) == [] and m.received(3000 * MS, 1500 * MS) == []
+    m.released(3000 * MS)
+    assert m.words("hi you", final=True) == [act.EndTurn("hi you", 3000 * MS)]
+
+
+def test_without_a_choice_of_silence_there_is_nothing_to_ask() -> None:
+    m = TurnTaking(TurnSettings(endpoint_min_ms=300, endpoint_ms=300, endpoint_max_ms=300), Asks.AGAIN)
+    m.speech_started(1000 * MS)
+    assert m.received(2100 * MS, 2000 * MS) == []
+    assert m.speech_ended(2000 * MS) == [act.EndUtterance()]
+    assert m.words("and", final=True) == [act.PrepareReply("and")]
+    assert m.received(2300 * MS, 2000 * MS) == [act.EndTurn("and", 2000 * MS)]
+
+
+# --- going on and being cut
 
 
 def test_an_endless_utterance_is_cut() -> None:

@@ -1,17 +1,20 @@
-"""No judgement of its own: the silence rule alone decides when the caller has finished."""
+"""No judgment of its own: the silence rule alone decides when the caller has finished."""
 
 from __future__ import annotations
 
 from pipeline.audio import Pcm
+from pipeline.endpointing import NO_OPINION
 from pipeline.engines import Settings, Usable
 
 
 class SilenceEndOfTurn:
-    """Takes every pause for the end of the turn, so that the configured silence is all that is waited for."""
+    """Has no opinion, so that every turn ends after the configured silence."""
 
-    async def is_complete(self, audio_tail: Pcm, transcript: str) -> float:
-        """Return 1.0."""
-        return 1.0
+    reads_words = False
+
+    async def is_complete(self, audio_tail: Pcm, transcript: str, language: str | None = None) -> float:
+        """Return 0.5."""
+        return NO_OPINION
 
 
 def describe(settings: Settings) -> Usable:

@@ -1,0 +1,78 @@
+"""How much silence ends the caller's turn, by an end-of-turn engine's judgment of that silence. No clock, no await.
+
+The wait for a probability ``p`` that the turn is over, a straight line on either side of no opinion:
+
+    p    0.0              0.5          1.0
+    ms   endpoint_max_ms  endpoint_ms  endpoint_min_ms
+
+The engine is asked when a silence is ``judge_ms`` long, and again when the words change meanwhile. Until it has
+answered the turn is not over before ``endpoint_max_ms``; whoever asks it sees to it that an answer comes. One that
+never came is no opinion, and so is an engine that is not there.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from . import turn_actions as act
+from .audio import SAMPLES_PER_MS
+from .turn_settings import TurnSettings
+
+NO_OPINION = 0.5
+
+
+class Asks(Enum):
+    """When an end-of-turn engine is asked about a silence."""
+
+    NEVER = auto()
+    """There is none."""
+    ONCE = auto()
+    """It goes by the sound alone."""
+    AGAIN = auto()
+    """Whenever the words have changed, too."""
+
+
+class Endpointing:
+    """The judgment of the silence that lasts."""
+
+    def __init__(self, settings: TurnSettings, asks: Asks) -> None:
+        self._middle_ms = settings.endpoint_ms
+        self._least_ms = min(settings.endpoint_min_ms, settings.endpoint_ms)
+        self._most_ms = max(settings.endpoint_max_ms, settings.endpoint_ms)
+        self._asks = asks if self._least_ms < self._most_ms else Asks.NEVER
+        self._asked: str | None = None
+        self._pending = False
+        self._probability = NO_OPINION
+
+    def ask(self, words: str) -> list[act.Action]:
+        """The silence is to be judged, with these words so far."""
+        if self._asks is Asks.NEVER or self._asked == words or (self._asks is Asks.ONCE and self._asked is not None):
+            return []
+        self._asked, self._pending = words, True
+        return [act.Judge(words)]
+
+    def reworded(self, words: str) -> list[act.Action]:
+        """The words changed: a judgment of others is void."""
+        return [] if self._asked is None else self.ask(words)
+
+    def answered(self, probability: float | None) -> None:
+        """The engine judged, or did not in time (None). An answer about an earlier silence changes nothing."""
+        if self._pending:
+            self._pending = False
+            self._probability = NO_OPINION if probability is None else probability
+
+    def forget(self) -> None:
+        """The caller goes on: the next silence is another one."""
+        self._asked, self._pending, self._probability = None, False, NO_OPINION
+
+    def is_over(self, silent_samples: int) -> bool:
+        """Tell whether this much silence ends the turn."""
+        wait_ms = self._most_ms if self._pending else self.wait_ms(self._probability)
+        return silent_samples >= wait_ms * SAMPLES_PER_MS
+
+    def wait_ms(self, probability: float) -> int:
+        """Return how long a silence has to be that is judged like this."""
+        if probability < NO_OPINION:
+            return round(self._middle_ms + (self._most_ms - self._middle_ms) * (1 - probability / NO_OPINION))
+        certain = (probability - NO_OPINION) / (1 - NO_OPINION)
+        return round(self._middle_ms - (self._middle_ms - self._least_ms) * certain)

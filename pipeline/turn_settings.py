@@ -1,0 +1,29 @@
+"""How turns are taken, in milliseconds of audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSettings:
+    """Times in milliseconds of audio."""
+
+    endpoint_min_ms: int = 200
+    """Silence that ends a turn which an end-of-turn engine is sure is over; `endpoint_ms` if that is less."""
+    endpoint_ms: int = 400
+    """Silence that ends a turn of which nobody knows whether it is over."""
+    endpoint_max_ms: int = 1600
+    """Silence that ends a turn which an engine is sure goes on; `endpoint_ms` if that is more."""
+    judge_ms: int = 100
+    """Silence at which an engine is asked, though it may be none: it thinks while the silence becomes a pause."""
+    barge_in_ms: int = 250
+    preroll_ms: int = 300
+    max_utterance_ms: int = 30_000
+    max_turn_ms: int = 600_000
+    """A turn that is longer is answered, whether the caller goes on or not."""
+    min_press_ms: int = 100
+    """A press that is shorter was a slip of the finger: nothing is transcribed."""
+    max_press_ms: int = 600_000
+    """A talk button that stays down longer is stuck."""
+    allow_interruptions: bool = True

@@ -46,15 +46,18 @@ class Offer:
     big: tuple[RemoteFile, ...]
 
 
-def cached(model: str, settings: Settings) -> Path | None:
-    """Return where the hub's library keeps this model, None if it has not been downloaded. Asks no network."""
+def cached(model: str, settings: Settings, marker: str = "config.json") -> Path | None:
+    """Return where the hub's library keeps this model, None if it has not been downloaded. Asks no network.
+
+    ``marker`` is a file that the model has wherever it is.
+    """
     folder = _model_folder(model, settings)
     try:
         revision = (folder / "refs" / "main").read_text().strip()
     except OSError:
         return None
     snapshot = folder / "snapshots" / revision
-    return snapshot if (snapshot / "config.json").exists() else None
+    return snapshot if (snapshot / marker).exists() else None
 
 
 def _model_folder(model: str, settings: Settings) -> Path:
@@ -168,9 +171,9 @@ def _placed(offer: Offer, settings: Settings) -> Path:
             etag_timeout=HUB_S,
             tqdm_class=silent_tqdm,
         )
-    snapshot = cached(offer.repository, settings)
+    snapshot = next((found for name in offer.names if (found := cached(offer.repository, settings, name))), None)
     if snapshot is None:
-        raise EngineUnavailable("a model: it has no config.json")
+        raise EngineUnavailable("a model: the hub has none of its files")
     return snapshot
 
 

@@ -43,7 +43,7 @@ class Model:
     ``name`` is what ``setting`` may say: a hub's id, a short name for one, or a folder, which has no ``repository``.
     ``files`` are patterns of what is downloaded. ``check`` raises EngineUnavailable for a folder that lacks something.
     ``needs`` says what to install and what it runs on. ``terms`` is where a licence can be read that has still to be
-    accepted.
+    accepted. ``marker`` is a file that it has wherever it is.
     """
 
     engine: str
@@ -55,6 +55,7 @@ class Model:
     needs: str
     known: Known | None = None
     terms: str = ""
+    marker: str = "config.json"
 
 
 Begun = Callable[[Offer], Progress]
@@ -63,7 +64,9 @@ Begun = Callable[[Offer], Progress]
 
 def find(model: Model, settings: Settings) -> Path:
     """Return where the whole model is. Asks no network. Raises EngineUnavailable, which says how it gets here."""
-    folder = model_hub.cached(model.repository, settings) if model.repository else Path(model.name).expanduser()
+    folder: Path | None = Path(model.name).expanduser()
+    if model.repository:
+        folder = model_hub.cached(model.repository, settings, model.marker)
     if folder is None:
         raise EngineUnavailable(
             f"a model: {model.name} is not here; `vocal-node models fetch {model.engine}` brings it,"

@@ -136,7 +136,7 @@ class EndOfTurn(Protocol):
     async def is_complete(self, audio_tail: Pcm, transcript: str, language: str | None = None) -> float:
         """Return the probability (0..1) that the turn is over; 0.5 is no opinion (`pipeline.endpointing`).
 
-        ``audio_tail`` is up to 8 s of the turn at 16 kHz, ``transcript`` its words so far, ``language`` an ISO 639-1 code.
+        ``audio_tail`` is up to 8 s of the turn at 16 kHz, ``transcript`` its words, ``language`` an ISO 639-1 code.
         An answer that takes more than 250 ms (`Patience.turn_s`) is not heard. Canceling is safe.
         """
         ...

@@ -30,8 +30,8 @@ or the agent must be let finish); the agent is *listening*, *thinking* (its turn
     done      any        speech starts                    done     -  (waits until the turn has ended)
     any       any        text typed                       silent   Interrupt, DropUtterance, EndTurn
 
-"Long enough" is ``endpoint_ms`` of audio, or what `endpointing` makes of an end-of-turn engine's judgment (Judge). Words
-may arrive after that silence; the turn then ends the moment they do, or are judged.
+"Long enough" is ``endpoint_ms`` of audio, or what `endpointing` makes of an end-of-turn engine's judgment (Judge).
+Words may arrive after that silence; the turn then ends the moment they do, or are judged.
 
 An agent that may not be interrupted is let finish. Speech over it waits, and is taken up if it still goes on then. What
 is said with the button pressed, and what is typed, is *done* meanwhile and answered as soon as the agent listens.

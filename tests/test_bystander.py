@@ -34,6 +34,7 @@ STAND_INS = {
     "VOCAL_ECHO_TEXT": ANSWER,
     "VOCAL_TTS": "tone",
     "VOCAL_TONE_CHARACTER_MS": str(CHARACTER_MS),
+    "VOCAL_TURN": "silence",
     "VOCAL_ENDPOINT_MS": "200",
     "VOCAL_ORIGINS": "https://page.example",
 }

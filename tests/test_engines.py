@@ -23,7 +23,7 @@ from pipeline.events import Message, Transcript
 from pipeline.reply_speech import open_speech
 from pipeline.tasks import closing
 
-from . import tiny_whisper, virtual_time
+from . import tiny_smart_turn, tiny_whisper, virtual_time
 from .browser import serving
 from .recordings import in_frames, recording
 from .vendors import all_vendors, nothing_is_ended_by_the_garbage_collector
@@ -42,9 +42,10 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     Make the models that are loaded from disk.
     """
     whisper = tiny_whisper.build(tmp_path_factory.mktemp("models") / "whisper", tiny_whisper.Script(" Thank you."))
+    turn = tiny_smart_turn.build(tmp_path_factory.mktemp("models") / "turn.onnx")
     embedded = {"VOCAL_STT": "pocketsphinx", "VOCAL_LLM": "eliza", "VOCAL_TTS": "espeak"}
     with all_vendors() as settings, serving(tmp_path_factory.mktemp("served"), **embedded) as ours:
-        SETTINGS.update(settings, VOCAL_WHISPER_MODEL=str(whisper))
+        SETTINGS.update(settings, VOCAL_WHISPER_MODEL=str(whisper), VOCAL_SMART_TURN_MODEL=str(turn))
         SETTINGS.update(dict.fromkeys(("VOCAL_STT_URL", "VOCAL_LLM_URL", "VOCAL_TTS_URL"), ours.url))
         if find_spec("torch") and find_spec("transformers"):
             from .tiny_llm import build
@@ -442,11 +443,48 @@ def test_tts_refuses_a_voice_for_a_reply_as_for_a_clause(name: str) -> None:
 # --- turn
 
 
+SAID = recording("austen-0880.wav")
+
+
 @each("turn")
-def test_turn_judges_with_a_probability(name: str) -> None:
+@pytest.mark.parametrize("language", ["en", "de", None])
+def test_turn_judges_with_a_probability(name: str, language: str | None) -> None:
     async def main(turn: Any) -> None:
-        for tail, words in ((silence(0), ""), (recording("austen-0880.wav"), "he was not")):
-            assert 0.0 <= await turn.is_complete(tail, words) <= 1.0
+        for tail, words in (
+            (silence(0), ""),
+            (SAID, ""),
+            (SAID, "he was not"),
+            (SAID[:100], "\0 🙂 ..."),
+            (SAID, "x" * 9_999),
+        ):
+            assert 0.0 <= await turn.is_complete(tail, words, language) <= 1.0
+
+    with engine("turn", name) as turn:
+        run(main(turn), turn)
+
+
+@each("turn")
+def test_turn_keeps_nothing_of_a_session(name: str) -> None:
+    async def main(turn: Any) -> None:
+        tails = [SAID, SAID[:16_000], silence(16_000)]
+        alone = [await turn.is_complete(tail, "and", "de") for tail in tails]
+        assert await asyncio.gather(*(turn.is_complete(tail, "and", "de") for tail in tails * 4)) == alone * 4
+
+    with engine("turn", name) as turn:
+        run(main(turn), turn)
+
+
+@each("turn")
+def test_turn_is_left_at_once(name: str) -> None:
+    async def main(turn: Any) -> None:
+        asked = [asyncio.create_task(turn.is_complete(SAID, "", None)) for _ in range(20)]
+        await asyncio.sleep(0)
+        for task in asked:
+            task.cancel()
+        began_s = asyncio.get_running_loop().time()
+        await asyncio.gather(*asked, return_exceptions=True)
+        assert asyncio.get_running_loop().time() - began_s < 0.05
+        assert 0.0 <= await turn.is_complete(SAID, "", None) <= 1.0, "and is there for the next one"
 
     with engine("turn", name) as turn:
         run(main(turn), turn)
@@ -557,7 +595,7 @@ def test_a_name_is_taken_at_its_word(shelf: dict[str, ModuleType]) -> None:
 
 def test_auto_without_models_keys_and_network_takes_the_embedded_engines(tmp_path: Path) -> None:
     bare = {"VOCAL_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    expected = {"vad": "silero", "stt": "pocketsphinx", "llm": "eliza", "tts": "espeak", "turn": "silence"}
+    expected = {"vad": "silero", "stt": "pocketsphinx", "llm": "eliza", "tts": "espeak", "turn": "heuristic"}
     assert {kind: usable(kind, bare)[0][0] for kind in KINDS} == expected
 
 

@@ -70,7 +70,9 @@ def test_the_sound_is_at_the_end_and_silence_before_it() -> None:
     heard = features(SPEECH[:16_000])
     assert heard.dtype == np.float32
     assert np.ptp(heard[:, :690]) < 0.6 < np.ptp(heard[:, 700:]), "a second of speech in the last hundred frames"
-    np.testing.assert_array_equal(features(np.concatenate([SPEECH] * 4)), features(np.concatenate([SPEECH] * 4)[-SAMPLES:]))
+    np.testing.assert_array_equal(
+        features(np.concatenate([SPEECH] * 4)), features(np.concatenate([SPEECH] * 4)[-SAMPLES:])
+    )
     assert np.isfinite(features(silence(0))).all()
 
 

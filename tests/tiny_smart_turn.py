@@ -29,7 +29,9 @@ def build(file: Path, weights: NDArray[np.float32] | None = None, shape: tuple[i
     tensor = _number(1, matrix.size) + _number(1, 1) + _number(2, FLOAT) + _text(8, "weights") + _bytes(9, matrix)
     graph = b"".join(
         [
-            _message(1, _node("Flatten", ["input_features"], "flat", _text(1, "axis") + _number(3, 1) + _number(20, INTEGER))),
+            _message(
+                1, _node("Flatten", ["input_features"], "flat", _text(1, "axis") + _number(3, 1) + _number(20, INTEGER))
+            ),
             _message(1, _node("MatMul", ["flat", "weights"], "sum")),
             _message(1, _node("Sigmoid", ["sum"], "logits")),
             _text(2, "tiny smart turn"),

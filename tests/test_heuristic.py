@@ -187,7 +187,7 @@ def voice(*hz: float) -> Pcm:
     """Return a buzz of 100 ms at each pitch, and a silence."""
     pitch = np.repeat(hz, SPEECH_RATE_HZ // 10)
     phase = 2 * np.pi * np.cumsum(pitch) / SPEECH_RATE_HZ
-    buzz = sum(np.sin(k * phase) / k for k in range(1, 8))
+    buzz = np.sum([np.sin(k * phase) / k for k in range(1, 8)], axis=0)
     return np.concatenate([(6_000 * buzz).astype(np.int16), silence(1_600)])
 
 

@@ -81,6 +81,8 @@ def test_an_empty_cache_is_listed_with_what_brings_each_model(capsys: pytest.Cap
         "faster_whisper (stt) base.en",
         "transformers (llm) meta-llama/Llama-3.1-8B-Instruct",
         "xtts (tts) coqui/XTTS-v2",
+        "smart_turn (turn) pipecat-ai/smart-turn-v3",
+        "BSD 2-Clause",
         "`vocal-node models fetch xtts`",
         "Coqui Public Model License: no commercial use",
         "Llama 3.1 Community License",
@@ -214,7 +216,7 @@ def test_two_at_once_do_not_write_the_same_file(whisper: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["telephone"], 2, "an engine that loads models (faster_whisper, transformers, xtts), not 'telephone'"),
+        (["telephone"], 2, "an engine that loads models (faster_whisper, transformers, xtts, smart_turn), not 'telephone'"),
         (["faster_whisper", "enormous"], 2, "not 'enormous'"),
         (["faster_whisper", "--set", "nonsense"], 2, "NAME=VALUE"),
         (["faster_whisper", "maker/nothing"], 1, "the hub has no maker/nothing"),

@@ -147,38 +147,41 @@ async def effects(items: Sequence[Item]) -> str:
     return "\n".join(lines)
 
 
-async def of_people() -> str:
+async def of_people(items: Sequence[Item]) -> str:
     """Return how long recorded speakers would have to wait at the end of what they said."""
     heuristic = load("turn", "heuristic", {})
     wait = Endpointing(SHIPPED, Asks.AGAIN).wait_ms
     lines = ["wait in ms at the end of recorded speech: by the words, and by the voice alone"]
-    for item in turn_set.recorded():
+    for item in items:
         by_words, by_voice = [wait(await heuristic.is_complete(item.heard, w, "en")) for w in (item.words, "")]
         lines.append(f"{by_words:6}{by_voice:6}  {item.words}")
     await aclose(heuristic)
     return "\n".join(lines)
 
 
-async def measure(*, with_cues: bool, recognizer: str) -> None:
+def measure(*, with_cues: bool, recognizer: str) -> None:
     """Measure and print."""
     found = module("turn", "smart_turn").describe(os.environ)
     here = found.lacks is None and "downloaded when" not in found.note
     smart_turn = load("turn", "smart_turn", os.environ) if here else None
     stt = load("stt", recognizer, os.environ) if recognizer else None
     halves = {half: turn_set.synthesized(half) for half in turn_set.VOICES}
-    for half, items in halves.items():
-        pauses = turn_set.pauses(items)
-        print(
-            f"\n{half}: {len(pauses)} pauses and {len(items) - len(pauses)} ends, {len(turn_set.VOICES[half])} voices"
-        )
-        print(report(await rows(items, stt, smart_turn)))
-    if smart_turn is None:
-        print(f"\nsmart_turn was not measured: {found.lacks or 'its model is not here'}")
-    if with_cues:
-        print(f"\n{await effects([item for items in halves.values() for item in items])}")
-    print(f"\n{await of_people()}")
-    for engine in (smart_turn, stt):
-        await aclose(engine)
+    people = turn_set.recorded()
+
+    async def print_all() -> None:
+        for half, items in halves.items():
+            pauses = len(turn_set.pauses(items))
+            print(f"\n{half}: {pauses} pauses, {len(items) - pauses} ends, {len(turn_set.VOICES[half])} voices")
+            print(report(await rows(items, stt, smart_turn)))
+        if smart_turn is None:
+            print(f"\nsmart_turn was not measured: {found.lacks or 'its model is not here'}")
+        if with_cues:
+            print(f"\n{await effects([item for items in halves.values() for item in items])}")
+        print(f"\n{await of_people(people)}")
+        for engine in (smart_turn, stt):
+            await aclose(engine)
+
+    asyncio.run(print_all())
 
 
 def main() -> None:
@@ -188,7 +191,7 @@ def main() -> None:
     parser.add_argument("--recognizer", default="", help="a speech-to-text engine, for recognized words")
     options = parser.parse_args()
     print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine()}; synthesized speech, a stand-in for people's")
-    asyncio.run(measure(with_cues=options.cues, recognizer=options.recognizer))
+    measure(with_cues=options.cues, recognizer=options.recognizer)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Turns with marked pauses, spoken by espeak-ng or recorded: what `benchmarks.end_of_turn` judges.
 
-In turns.txt ``|`` is a pause within the turn, and the end of a line its end. Everything random comes from one seed.
-Half of the sentences, in half of the voices, are for tuning; the others, in other voices, are held out.
+In turns.txt ``|`` is a pause within the turn, and the end of a line its end. Everything random comes from one seed, but
+for espeak-ng's own hiss. Half of the sentences, in half of the voices, are for tuning; the others, in other voices, are
+held out.
 """
 
 from __future__ import annotations

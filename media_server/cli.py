@@ -27,7 +27,7 @@ SETTINGS = {
     "llm": "language model: an engine's name or auto",
     "tts": "text-to-speech: an engine's name or auto",
     "turn": "end of turn: an engine's name or auto",
-    "endpoint-ms": "silence that ends the caller's turn (400)",
+    "endpoint-ms": "silence that ends a turn of which nobody knows whether it is over (400)",
     "max-sessions": "refuse further callers beyond these (64)",
     "data-dir": "where agents, voices and caches are kept (data)",
     "log-level": "DEBUG, INFO, WARNING or ERROR (INFO)",

@@ -216,7 +216,11 @@ def test_two_at_once_do_not_write_the_same_file(whisper: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["telephone"], 2, "an engine that loads models (faster_whisper, transformers, xtts, smart_turn), not 'telephone'"),
+        (
+            ["telephone"],
+            2,
+            "loads models (faster_whisper, transformers, xtts, smart_turn), not 'telephone'",
+        ),
         (["faster_whisper", "enormous"], 2, "not 'enormous'"),
         (["faster_whisper", "--set", "nonsense"], 2, "NAME=VALUE"),
         (["faster_whisper", "maker/nothing"], 1, "the hub has no maker/nothing"),

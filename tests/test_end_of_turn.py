@@ -17,6 +17,7 @@ from pipeline.events import EngineFailed, ReplyAudioStarted, TurnEnded
 from pipeline.reply import Patience
 from pipeline.session import SessionSettings
 from pipeline.speech import SpeechSettings
+from pipeline.turn.heuristic import HeuristicEndOfTurn
 from pipeline.turn.silence import SilenceEndOfTurn
 from pipeline.turn_taking import TurnSettings
 
@@ -154,3 +155,25 @@ def test_the_silence_engine_is_the_silence_rule(endpoint_ms: int) -> None:
     settings = SessionSettings(SpeechSettings(pause_ms=100), TurnSettings(endpoint_ms=endpoint_ms))
     alone, with_it = (play(ONE_TURN, judged(turn), settings=settings) for turn in (None, SilenceEndOfTurn()))
     assert wait_ms(alone) == wait_ms(with_it) == endpoint_ms
+
+
+@pytest.mark.parametrize(
+    ("said", "waits_ms"),
+    [
+        ("What time is it?", 203),
+        ("what time is it", 279),
+        ("Yes please.", 230),
+        ("I live in Berlin", 361),
+        ("I would like to", 1497),
+        ("Apples, pears, plums,", 1535),
+    ],
+)
+def test_the_heuristic_in_a_conversation(said: str, waits_ms: int) -> None:
+    """Words come while the caller speaks; audio is looked at every 20 ms."""
+    turn = HeuristicEndOfTurn()
+    heard = judged(turn, stt=FakeStt((said,), partials=True))
+    played = play("#" * 60 + "." * 150, heard, settings=SETTINGS)
+    turn.close()
+    assert played.all(EngineFailed) == []
+    assert [ended.text for ended in played.all(TurnEnded)] == [said]
+    assert waits_ms <= played.at(ReplyAudioStarted) - 1_200 < waits_ms + 20

@@ -119,6 +119,13 @@ def test_an_engine_that_fails_leaves_the_silence_rule(turn: FakeTurn, says: str)
     assert expected_ms <= played.at(ReplyAudioStarted) - SPOKEN_MS < expected_ms + 20
 
 
+def test_that_an_engine_is_too_slow_is_told_once() -> None:
+    played = play((ONE_TURN + "." * 200) * 3, judged(FakeTurn(delay_s=0.3)), settings=SETTINGS)
+    assert len(played.all(TurnEnded)) == 3
+    assert [failure.error for failure in played.all(EngineFailed)] == ["no judgment within 0.25 s"]
+    assert played.session is not None and played.session._listening.late_judgments == 3
+
+
 def _refuse() -> float:
     raise EngineError("no model")
 

@@ -19,7 +19,8 @@ import argparse
 import asyncio
 import datetime
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,9 @@ from .turn_set import Item
 MEDIANS_MS = (200, 250, 300, 400, 600)
 AT_MS = 300
 SHIPPED = TurnSettings()
-LEAST, MOST, HALVINGS = 0.02, 20.0, 40
+LEAST, MOST, HALVINGS = 0.02, 20.0, 24
+DRAWN = 200
+"""Sets drawn from this one, sentence by sentence, for an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +75,35 @@ def _wait(scale: float) -> Callable[[float], int]:
     return Endpointing(TurnSettings(least, middle, SHIPPED.endpoint_max_ms), Asks.AGAIN).wait_ms
 
 
-async def judged(turn: Any, items: Sequence[Item], words: Sequence[str]) -> Judged:
-    """Ask an engine about every silence, with these words; None is silence alone."""
-    given = [
-        NO_OPINION if turn is None else await turn.is_complete(item.heard, said, "en")
-        for item, said in zip(items, words, strict=True)
-    ]
+def of(items: Sequence[Item], given: Sequence[float]) -> Judged:
+    """Part an engine's probabilities by what the silences were."""
     pauses = [(p, item.pause_ms) for p, item in zip(given, items, strict=True) if item.pause_ms is not None]
     return Judged(pauses, [p for p, item in zip(given, items, strict=True) if item.pause_ms is None])
+
+
+async def judgments(turn: Any, items: Sequence[Item], words: Sequence[str]) -> list[float]:
+    """Ask an engine about every silence, with these words."""
+    return [await turn.is_complete(item.heard, said, "en") for item, said in zip(items, words, strict=True)]
+
+
+def share_of_silence(items: Sequence[Item], given: Sequence[float]) -> tuple[float, float, float]:
+    """Return the false cut-offs at ``AT_MS`` as a share of those of silence alone, and its interval of 95 %.
+
+    The interval is that of sets which are drawn from this one, all readings of a sentence at once.
+    """
+    readings: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        readings.setdefault(item.turn, []).append(i)
+    turns, dice = list(readings.values()), random.Random(turn_set.SEED)
+
+    def share(indices: Sequence[int]) -> float:
+        drawn = [items[i] for i in indices]
+        alone = of(drawn, [NO_OPINION] * len(drawn)).cut_off_at(AT_MS) if turn_set.pauses(drawn) else 0.0
+        return of(drawn, [given[i] for i in indices]).cut_off_at(AT_MS) / alone if alone else np.nan
+
+    shares = [share([i for turn in dice.choices(turns, k=len(turns)) for i in turn]) for _ in range(DRAWN)]
+    low, high = np.nanpercentile(shares, [2.5, 97.5])
+    return share(range(len(items))), float(low), float(high)
 
 
 async def recognized(stt: Any, items: Sequence[Item]) -> list[str]:
@@ -100,46 +124,51 @@ async def _frames(pcm: Pcm) -> AsyncIterator[AudioFrame]:
         yield AudioFrame(pcm[begin : begin + 320], SPEECH_RATE_HZ, begin)
 
 
-async def rows(items: Sequence[Item], stt: Any, smart_turn: Any) -> dict[str, Judged]:
-    """Return every engine's judgment of a half."""
+async def rows(items: Sequence[Item], stt: Any, smart_turn: Any) -> dict[str, list[float]]:
+    """Return every engine's judgments of a half."""
     heuristic = load("turn", "heuristic", {})
     marked = [item.words for item in items]
     plain = [turn_set.plain(words) for words in marked]
     unheard = [""] * len(items)
-    judgments = {
-        "silence": await judged(None, items, unheard),
-        "heuristic, words without marks": await judged(heuristic, items, plain),
-        "heuristic, words with marks": await judged(heuristic, items, marked),
-        "heuristic, no words: the voice": await judged(heuristic, items, unheard),
+    given = {
+        "silence": [NO_OPINION] * len(items),
+        "heuristic, words without marks": await judgments(heuristic, items, plain),
+        "heuristic, words with marks": await judgments(heuristic, items, marked),
+        "heuristic, no words: the voice": await judgments(heuristic, items, unheard),
     }
     if stt is not None:
-        judgments["heuristic, recognized words"] = await judged(heuristic, items, await recognized(stt, items))
+        given["heuristic, recognized words"] = await judgments(heuristic, items, await recognized(stt, items))
     if smart_turn is not None:
-        judgments["smart_turn"] = await judged(smart_turn, items, unheard)
+        given["smart_turn"] = await judgments(smart_turn, items, unheard)
     await aclose(heuristic)
-    return judgments
+    return given
 
 
-def report(judgments: dict[str, Judged]) -> str:
-    """Return a table: false cut-offs in percent, by the median wait; as shipped, with the wait."""
+def report(items: Sequence[Item], given: Mapping[str, Sequence[float]]) -> str:
+    """Return a table: false cut-offs in percent, by the median wait; as shipped; as a share of those of silence."""
     lines = [
         f"{'false cut-offs in % at a median wait of':40}" + "".join(f"{ms:6} ms" for ms in MEDIANS_MS) + "  shipped"
     ]
-    for name, one in judgments.items():
+    shares = [f"\nfalse cut-offs at {AT_MS} ms as a share of those of silence, and where it lies in 95 % of such sets"]
+    for name, probabilities in given.items():
+        one = of(items, probabilities)
         cells = "".join(f"{100 * one.cut_off_at(ms):9.1f}" for ms in MEDIANS_MS)
         lines.append(f"{name:40}{cells}  {100 * one.cut_off(1.0):.1f} at {one.wait_ms(1.0):.0f} ms")
-    return "\n".join(lines)
+        if name != "silence":
+            share, low, high = share_of_silence(items, probabilities)
+            shares.append(f"{name:40}{share:9.2f}  {low:.2f} to {high:.2f}")
+    return "\n".join(lines + shares)
 
 
 async def effects(items: Sequence[Item]) -> str:
     """Return how the false cut-offs at ``AT_MS`` change without each cue, in percentage points."""
     heuristic, all_cues = load("turn", "heuristic", {}), _words.CUES
     texts = [[turn_set.plain(item.words) for item in items], [item.words for item in items]]
-    base = [(await judged(heuristic, items, words)).cut_off_at(AT_MS) for words in texts]
+    base = [of(items, await judgments(heuristic, items, words)).cut_off_at(AT_MS) for words in texts]
     lines = [f"{f'without it, points at {AT_MS} ms':40}{'weight':>9}{'no marks':>9}{'marks':>9}"]
     for cue in all_cues:
         _words.CUES = tuple(other for other in all_cues if other is not cue)
-        without = [(await judged(heuristic, items, words)).cut_off_at(AT_MS) for words in texts]
+        without = [of(items, await judgments(heuristic, items, words)).cut_off_at(AT_MS) for words in texts]
         change = "".join(f"{100 * (after - before):+9.1f}" for after, before in zip(without, base, strict=True))
         lines.append(f"{cue.name:40}{cue.weight:+9.1f}{change}")
     _words.CUES = all_cues
@@ -172,7 +201,7 @@ def measure(*, with_cues: bool, recognizer: str) -> None:
         for half, items in halves.items():
             pauses = len(turn_set.pauses(items))
             print(f"\n{half}: {pauses} pauses, {len(items) - pauses} ends, {len(turn_set.VOICES[half])} voices")
-            print(report(await rows(items, stt, smart_turn)))
+            print(report(items, await rows(items, stt, smart_turn)))
         if smart_turn is None:
             print(f"\nsmart_turn was not measured: {found.lacks or 'its model is not here'}")
         if with_cues:

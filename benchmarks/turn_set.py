@@ -45,9 +45,10 @@ RECORDED = (
 class Item:
     """A silence: ``heard`` is the turn's sound up to it and a little of it, ``words`` what was said by then.
 
-    ``pause_ms`` is how long it lasts; None for the end of the turn.
+    ``turn`` is the whole of it. ``pause_ms`` is how long the silence lasts; None for the end of the turn.
     """
 
+    turn: str
     heard: Pcm
     words: str
     pause_ms: float | None
@@ -62,7 +63,7 @@ def synthesized(half: str) -> list[Item]:
 
 def recorded() -> list[Item]:
     """Return the ends of what people said."""
-    return [Item(_with_silence(_read(RECORDINGS / name)), words, None) for name, words in RECORDED]
+    return [Item(words, _with_silence(_read(RECORDINGS / name)), words, None) for name, words in RECORDED]
 
 
 def _spoken(turn: str, voice: str, dice: random.Random) -> Iterator[Item]:
@@ -76,7 +77,7 @@ def _spoken(turn: str, voice: str, dice: random.Random) -> Iterator[Item]:
         pause_ms = float(np.exp(dice.uniform(np.log(SHORTEST_MS), np.log(LONGEST_MS))))
         words = f"{words} {part}".strip()
         sound = np.concatenate([sound, _say(text, voice, speed)])
-        yield Item(_with_silence(sound), words, None if is_last else pause_ms)
+        yield Item(turn, _with_silence(sound), words, None if is_last else pause_ms)
         sound = np.concatenate([sound, silence(round(pause_ms * SAMPLES_PER_MS))])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import turn_set
-from benchmarks.end_of_turn import AT_MS, judged
+from benchmarks.end_of_turn import AT_MS, judgments, of
 from pipeline import engines
 from pipeline.audio import SPEECH_RATE_HZ, Pcm, silence
 from pipeline.endpointing import NO_OPINION
@@ -229,8 +229,8 @@ def test_a_voice_is_listened_to_on_a_thread_of_its_own() -> None:
 def test_at_the_same_wait_it_cuts_off_less_than_half_as_often_as_silence_alone(half: str) -> None:
     async def rates() -> tuple[float, float]:
         turn = HeuristicEndOfTurn()
-        words = [turn_set.plain(item.words) for item in items]
-        alone, with_it = await judged(None, items, words), await judged(turn, items, words)
+        alone = of(items, [NO_OPINION] * len(items))
+        with_it = of(items, await judgments(turn, items, [turn_set.plain(item.words) for item in items]))
         turn.close()
         return alone.cut_off_at(AT_MS), with_it.cut_off_at(AT_MS)
 

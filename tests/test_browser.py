@@ -44,11 +44,18 @@ METER = """() => {
   const caller = listen(window.microphone);
   const agent = listen(document.getElementById("voice").srcObject);
   window.levels = [];
+  // When the page was told that the caller has the floor.
+  window.taken = [];
+  new MutationObserver(() => {
+    if (document.body.dataset.floor === "caller") window.taken.push(performance.now());
+  }).observe(document.body, { attributeFilter: ["data-floor"] });
   setInterval(() => window.levels.push([performance.now(), caller(), agent()]), 20);
 }"""
 
 AUDIBLE = 0.01
 INTERRUPTIONS = 2
+WINDOW = 20
+"""Measurements, 20 ms each, for which silence has to last."""
 
 Levels = list[tuple[float, float, float]]
 
@@ -131,7 +138,7 @@ def test_speaking_again_cuts_the_agent_off(speaking: Path, tmp_path: Path, way: 
         cut = tab.page.locator("#captions li[data-role=agent] .cut:not([hidden])")
         cut.nth(INTERRUPTIONS - 1).wait_for(timeout=2 * WAIT_MS)
         tab.page.wait_for_timeout(1500)
-        levels = measured(tab)
+        took_ms = silent_after_ms(measured(tab), tab.page.evaluate("taken"))
         heard = tab.page.locator("#captions li[data-role=agent]:has(.cut:not([hidden])) .said").first.inner_text()
         rest = cut.first.inner_text()
         assert "interrupted" in tab.page.locator("#turns .turn").last.inner_text()
@@ -140,30 +147,24 @@ def test_speaking_again_cuts_the_agent_off(speaking: Path, tmp_path: Path, way: 
     assert rest, "and what it was about to say is shown as cut"
     assert LONG_ANSWER.startswith(f"{heard} {rest.removesuffix('…').strip()}")
     assert not LONG_ANSWER.endswith(heard)
-    took_ms = interruptions(levels)
-    # From the caller's first sound in the page to the agent's last. A machine that does other things as well may
-    # stumble once; what it can do is seen in the best of them.
+    assert len(took_ms) >= INTERRUPTIONS
+    # A machine that does other things as well may stumble once; what the page can do is seen in the best of them.
     assert min(took_ms) < 200, took_ms
     assert max(took_ms) < 1_500, took_ms
 
 
-def interruptions(levels: Levels) -> list[float]:
-    """Return, for each time that the caller spoke into the agent's speech, after how many ms it had fallen silent."""
-    window = 20
+def silent_after_ms(levels: Levels, taken_ms: list[float]) -> list[float]:
+    """Return, for each time that the caller took the floor from the agent, how long the page still let it be heard."""
     took_ms = []
-    at = window
-    while at < len(levels) - window:
-        was_speaking = max(agent for _, _, agent in levels[at - window : at]) > AUDIBLE
-        was_quiet = max(caller for _, caller, _ in levels[at - window : at]) < AUDIBLE
-        if not (was_speaking and was_quiet and levels[at][1] > AUDIBLE):
-            at += 1
+    for at_ms in taken_ms:
+        before = [agent for when, _, agent in levels if at_ms - 400 < when <= at_ms]
+        after = [(when, agent) for when, _, agent in levels if when >= at_ms]
+        if not before or max(before) < AUDIBLE:
             continue
-        quiet = range(at, len(levels) - window)
-        silent = next((i for i in quiet if max(agent for *_, agent in levels[i : i + window]) < AUDIBLE / 4), None)
-        if silent is None:
-            break
-        took_ms.append(levels[silent][0] - levels[at][0])
-        at = silent + window
+        windows = (after[i : i + WINDOW] for i in range(len(after) - WINDOW))
+        silent = next((window[0][0] for window in windows if max(agent for _, agent in window) < AUDIBLE / 4), None)
+        if silent is not None:
+            took_ms.append(silent - at_ms)
     return took_ms
 
 

@@ -109,7 +109,7 @@ def test_a_busy_page_does_not_stop_the_sound(caller: Caller) -> None:
     }""")
     caller.tab.page.wait_for_timeout(1_100)
     stats = caller.stats()
-    assert stats["longestStallMs"] < 400 and stats["underruns"] <= stats["stalls"]
+    assert stats["underruns"] <= min(4, stats["stalls"]), "on the page's own thread it would have stopped five times"
     assert stats["sentBytes"] > 4 * 32_000, "and the caller is heard all the time"
 
 
@@ -429,22 +429,18 @@ def test_a_server_that_falls_silent_is_noticed_and_may_come_back(quiet: Path, tm
             end = caller.until("onEnd")
         finally:
             server.process.send_signal(signal.SIGCONT)
-        assert (end["error"], end["lost"]) == ("CallError", True) and 3_000 < end["atMs"] - stopped_ms < 5_500
+        assert end["error"] == "LostError" and 3_000 < end["atMs"] - stopped_ms < 5_500
         wait_until_nobody_is_left(caller.tab, server)
         caller.tab.check_clean()
 
 
-@pytest.mark.parametrize(
-    ("how", "lost", "words"),
-    [(signal.SIGTERM, False, "The server ended the call"), (signal.SIGKILL, True, "The connection was lost")],
-    ids=["stops", "dies"],
-)
-def test_a_server_that_is_gone(quiet: Path, tmp_path: Path, how: signal.Signals, lost: bool, words: str) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stops", "dies"])
+def test_a_server_that_is_gone(quiet: Path, tmp_path: Path, how: signal.Signals) -> None:
     with serving(tmp_path, VOCAL_DRAIN_S="0", **STAND_INS) as server, page_of(server, tmp_path, quiet) as caller:
         caller.call()
         server.process.send_signal(how)
         end = caller.until("onEnd")
-        assert (end["error"], end["lost"]) == ("CallError", lost) and words in end["message"]
+        assert end["error"] == "LostError" and "The connection was lost" in end["message"], "it may be back soon"
         server.process.wait(timeout=20)
         caller.begin()
         end = caller.until("onEnd", times=2)

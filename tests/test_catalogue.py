@@ -437,6 +437,7 @@ def test_few_are_fetched_at_once(sqlite_url: str, folder: Path, monkeypatch: pyt
         web.open = asyncio.Event()
         calls = [asyncio.create_task(catalogue.find({"voiceSampleUrl": f"{URL}?{n % 6}"})) for n in range(24)]
         await web.full.wait()
+        await asyncio.sleep(0.3)  # the others wait, too, and as long as they may
         monkeypatch.setattr(sample_urls, "MAX_WAIT_S", 0.05)
         with pytest.raises(Overloaded):
             await catalogue.find({"voiceSampleUrl": f"{URL}?5"})

@@ -130,7 +130,7 @@ def test_push_to_talk_over_the_data_channel_cuts_off_nothing_of_what_was_said() 
             caller.mouth.speaking = True
             await asyncio.sleep(0.5)
             caller.send("client-message", t="speech_end")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
             caller.mouth.speaking = False
             await caller.hears("user-llm-text")
             [turn] = [m for m in caller.messages if m["type"] == "user-llm-text"]

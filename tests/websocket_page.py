@@ -49,8 +49,7 @@ PREPARE = """async () => {
     name, atMs: performance.now(), ...about(value),
   });
   const about = (value) => value instanceof Error
-    ? { error: value.constructor.name, message: value.message, status: value.status, retryAfterS: value.retryAfterS,
-        lost: value.lost }
+    ? { error: value.constructor.name, message: value.message, status: value.status, retryAfterS: value.retryAfterS }
     : value?.type ? value : { value: typeof value === "object" ? null : value };
   window.voice = document.createElement("audio");
   window.begin = async (agent = null, microphone = null) => {

@@ -3,9 +3,11 @@
 A player needs a steady supply and so a standing delay; speech detection does not. Hence:
 
 - A packet in sequence leaves the moment it arrives, whatever the jitter. The standing delay is zero.
-- A packet that proves a hole waits for the hole to be filled, at most ``MAX_WAIT_S`` and at most ``MAX_WAITING``
-  packets. Then the hole is named (``Lost``) and everything behind it leaves at once: the delay is back at zero.
-  A packet that comes after its place was given up is dropped and counted.
+- A packet that proves a hole waits for the hole to be filled, ``WAIT_S`` and at most ``MAX_WAITING`` packets. Then the
+  hole is named (``Lost``) and everything behind it leaves at once: the delay is back at zero.
+- A packet that comes after its place was given up is dropped and counted. It shows how far packets overtake each
+  other here, so from then on holes wait as long as it would have needed, at most ``MAX_WAIT_S``; that is forgotten
+  within ``FORGOTTEN_S`` without another. Only a network that reorders is waited for longer, and only at its holes.
 - A jump in timestamps without a hole in sequence numbers is silence the sender did not send (DTX): ``Gap``.
 - What does not continue the stream (another SSRC, a far sequence number) restarts it only when its own successor
   follows directly, as RFC 3550 A.1 does: one stray packet changes nothing, two sources that alternate never flap.
@@ -19,7 +21,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-MAX_WAIT_S = 0.020
+WAIT_S = 0.020
+"""One packet's time: a packet that comes later than the one behind it nearly always comes before the next."""
+MAX_WAIT_S = 0.060
+"""Later than that is too late for a conversation, and nothing to learn from."""
+FORGOTTEN_S = 20.0
 MAX_WAITING = 8
 MAX_JUMP = 100
 """A sequence number this far ahead or behind does not belong to the stream (2 s of 20 ms packets)."""
@@ -159,6 +165,7 @@ class AudioJitterBuffer:
             return []
         if index < stream.next_index:
             self.counters.late += 1
+            stream.patience.learn(index, arrival.time_s)
             return []
         if stream.waiting and index < max(stream.waiting):
             self.counters.reordered += 1
@@ -184,6 +191,7 @@ class AudioJitterBuffer:
         """Name the first hole and release what is behind it."""
         first = min(stream.waiting)
         lost = first - stream.next_index
+        stream.patience.note(first, stream.known_s)
         arrival = stream.waiting[first]
         missing_samples = _signed(arrival.timestamp - stream.next_timestamp, 32)
         following = arrival.payload if missing_samples > 0 and self._carries_fec(arrival.payload) else None
@@ -220,6 +228,7 @@ class _Stream:
         self.packet_samples = 1
         self.waiting: dict[int, Arrival] = {}
         self.played: deque[int] = deque(maxlen=MAX_JUMP)
+        self.patience = _Patience()
 
     def index(self, arrival: Arrival) -> int | None:
         """Return the arrival's place, or None if it does not continue this stream."""
@@ -227,9 +236,14 @@ class _Stream:
         return self.next_index + ahead if arrival.ssrc == self.ssrc and abs(ahead) < MAX_JUMP else None
 
     @property
+    def known_s(self) -> float:
+        """Since when the first hole has been known. Only while packets wait."""
+        return min(arrival.time_s for arrival in self.waiting.values())
+
+    @property
     def deadline_s(self) -> float | None:
         """When the first hole has been known for long enough."""
-        return min(a.time_s for a in self.waiting.values()) + MAX_WAIT_S if self.waiting else None
+        return self.known_s + self.patience.wait_s(self.known_s) if self.waiting else None
 
     def pop(self) -> Arrival | None:
         """Take the next packet in sequence if it is there."""
@@ -238,6 +252,30 @@ class _Stream:
             self.played.append(self.next_index)
             self.next_index += 1
         return arrival
+
+
+class _Patience:
+    """How long a hole is worth waiting for, learned from packets that came when theirs had been given up."""
+
+    def __init__(self) -> None:
+        self._given_up: deque[tuple[int, float]] = deque(maxlen=MAX_WAITING)
+        self._needed_s = WAIT_S
+        self._learned_s = 0.0
+
+    def wait_s(self, now_s: float) -> float:
+        """Return how long a hole waits that is known since now."""
+        left = max(0.0, 1 - (now_s - self._learned_s) / FORGOTTEN_S)
+        return WAIT_S + (self._needed_s - WAIT_S) * left
+
+    def note(self, end_index: int, known_s: float) -> None:
+        """Note that the hole before ``end_index`` was given up, which had been known for a while."""
+        self._given_up.append((end_index, known_s))
+
+    def learn(self, index: int, now_s: float) -> None:
+        """Wait longer from now on if that would have helped a packet which came too late."""
+        known_s = next((known_s for end_index, known_s in self._given_up if index < end_index), now_s)
+        if self.wait_s(now_s) < now_s - known_s <= MAX_WAIT_S:
+            self._needed_s, self._learned_s = now_s - known_s, now_s
 
 
 def _signed(difference: int, bits: int) -> int:

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media_server.jitter import MAX_WAIT_S, MAX_WAITING, Arrival, AudioJitterBuffer, Gap, Item, Lost, Packet
+from media_server.jitter import (
+    FORGOTTEN_S,
+    MAX_WAIT_S,
+    MAX_WAITING,
+    WAIT_S,
+    Arrival,
+    AudioJitterBuffer,
+    Gap,
+    Item,
+    Lost,
+    Packet,
+)
 
 PACKET = 960
 """Samples of a 20 ms packet at 48 kHz."""
@@ -92,7 +103,7 @@ def test_a_hole_waits_20_ms_and_the_delay_is_gone_at_once() -> None:
     jitter = buffer()
     jitter.push(arrival(0, 0))
     assert jitter.push(arrival(2, 40)) == []
-    assert jitter.deadline_s == pytest.approx(0.040 + MAX_WAIT_S)
+    assert jitter.deadline_s == pytest.approx(0.040 + WAIT_S)
     assert jitter.poll(0.0599) == []
     assert played(jitter.poll(0.060)) == "x 2"
     assert played(jitter.push(arrival(3, 61))) == "3"
@@ -114,8 +125,52 @@ def test_a_second_hole_has_its_own_wait() -> None:
     jitter.push(arrival(2, 40))
     jitter.push(arrival(4, 55))
     assert played(jitter.poll(0.060)) == "x 2"
-    assert jitter.deadline_s == pytest.approx(0.055 + MAX_WAIT_S)
+    assert jitter.deadline_s == pytest.approx(0.055 + WAIT_S)
     assert played(jitter.push(arrival(3, 70))) == "3 4"
+
+
+@pytest.mark.parametrize(
+    ("came_after_ms", "next_wait_ms"),
+    [
+        ([], 20),
+        ([19], 20),
+        ([21], 21),
+        ([35], 35),
+        ([60], 60),
+        ([61], 20),  # no wait that is allowed would have helped
+        ([400], 20),
+        ([35, 50], 50),
+        ([50, 35], 50),
+        ([50, 70], 50),
+    ],
+)
+def test_holes_wait_as_long_as_packets_lately_needed(came_after_ms: list[float], next_wait_ms: float) -> None:
+    """In each second a packet is overtaken by the next one and comes so long after it."""
+    jitter = buffer()
+    jitter.push(arrival(0, 0))
+    for second, wait_ms in enumerate(came_after_ms):
+        at_ms = second * 1000.0
+        jitter.push(arrival(2 * second + 2, at_ms))
+        jitter.poll((at_ms + wait_ms) / 1000)
+        jitter.push(arrival(2 * second + 1, at_ms + wait_ms))
+    known_s = len(came_after_ms)
+    jitter.push(arrival(2 * known_s + 2, known_s * 1000))
+    assert jitter.deadline_s is not None
+    assert (jitter.deadline_s - known_s) * 1000 == pytest.approx(next_wait_ms, abs=4)  # it fades, 2 ms in a second
+
+
+def test_a_longer_wait_is_forgotten() -> None:
+    jitter = buffer()
+    jitter.push(arrival(0, 0))
+    jitter.push(arrival(2, 0))
+    jitter.poll(MAX_WAIT_S)
+    jitter.push(arrival(1, MAX_WAIT_S * 1000))
+    middle_s = (WAIT_S + MAX_WAIT_S) / 2
+    for index, past, wait_s in ((4, 0.0, MAX_WAIT_S), (6, 0.5, middle_s), (8, 1.0, WAIT_S), (10, 5.0, WAIT_S)):
+        known_s = MAX_WAIT_S + past * FORGOTTEN_S
+        assert jitter.push(arrival(index, known_s * 1000)) == []
+        assert jitter.deadline_s == pytest.approx(known_s + wait_s)
+        assert played(jitter.poll(known_s + wait_s)) == f"x {index}"
 
 
 def test_a_jump_in_time_without_loss_is_silence() -> None:

@@ -22,6 +22,8 @@ from media_server.tracks import Microphone, PlayoutTrack
 from pipeline.audio import VOICE_RATE_HZ, AudioFormat, AudioFrame, Pcm, silence
 from pipeline.clock import FrameClock
 
+from .relay import Relay
+
 FORMAT = AudioFormat(VOICE_RATE_HZ)
 AUDIBLE = 500
 SPEECH_LEVEL = 12_000
@@ -151,8 +153,8 @@ class Caller:
 
 
 @asynccontextmanager
-async def call(url: str, seed: int) -> AsyncIterator[Caller]:
-    """Connect to a server that answers ``POST /api/offer``; hang up on the way out."""
+async def call(url: str, seed: int, relay: Relay | None = None) -> AsyncIterator[Caller]:
+    """Connect to a server that answers ``POST /api/offer``, through a relay if there is one; hang up on the way out."""
     hardening.apply()
     caller = Caller(seed)
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -164,11 +166,13 @@ async def call(url: str, seed: int) -> AsyncIterator[Caller]:
     peer.createDataChannel("rtvi-ai")
     try:
         await peer.setLocalDescription(await peer.createOffer())
-        offer = {"sdp": peer.localDescription.sdp, "type": "offer"}
+        sdp = peer.localDescription.sdp
+        offer = {"sdp": relay.as_caller(sdp) if relay else sdp, "type": "offer"}
         async with aiohttp.ClientSession() as http, http.post(f"{url}/api/offer", json=offer) as response:
             response.raise_for_status()
             answer = await response.json()
-        await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        sdp = relay.as_server(answer["sdp"]) if relay else answer["sdp"]
+        await peer.setRemoteDescription(RTCSessionDescription(sdp, answer["type"]))
         async with asyncio.timeout(10):
             await connected.wait()
         await asyncio.sleep(1.0)

@@ -19,11 +19,13 @@ Jitter = Literal["uniform", "normal", "exponential"]
 class Conditions:
     """What a network does to packets; shares are of 1.
 
-    ``loss`` comes in runs of ``burst_packets`` on average, or at random (0). ``jitter_ms`` is a packet's delay around
-    its mean: uniform within plus and minus that much, normal with that deviation, or exponential with that deviation.
-    Packets overtake each other, but where ``in_order`` says that they queue. The sender's clock is ``drift_ppm`` fast.
+    A packet takes ``delay_ms`` on average, and around that ``jitter_ms``: uniform within plus and minus so much, normal
+    with that deviation, or exponential with that deviation. Packets overtake each other, but where ``in_order`` says
+    that they queue. ``loss`` comes in runs of ``burst_packets`` on average, or at random (0). The sender's clock is
+    ``drift_ppm`` fast.
     """
 
+    delay_ms: float = 40.0
     loss: float = 0.0
     burst_packets: float = 0.0
     jitter_ms: float = 0.0
@@ -34,6 +36,7 @@ class Conditions:
 
 
 CLEAN = Conditions()
+DIRECT = Conditions(delay_ms=0.0)
 
 
 class Network:
@@ -44,15 +47,10 @@ class Network:
         self._random = random.Random(seed)
         self._bad = False
 
-    @property
-    def base_s(self) -> float:
-        """What every packet takes before jitter: enough that no normal jitter has to be cut off."""
-        return self._conditions.jitter_ms * 4 / 1000
-
     def delays_s(self) -> list[float]:
         """Return how long each copy of the next packet takes; none if it is lost."""
         copies = 1 + (self._random.random() < self._conditions.duplicated)
-        delays_s = [max(0.0, self.base_s + self._jitter_s()) for _ in range(copies)]
+        delays_s = [max(0.0, self._conditions.delay_ms / 1000 + self._jitter_s()) for _ in range(copies)]
         return [] if self._lost() else delays_s
 
     def _lost(self) -> bool:
@@ -93,5 +91,5 @@ def arrivals(conditions: Conditions, seed: int, packets: int) -> list[Arrived]:
         for delay_s in network.delays_s():
             at_s = max(sent_s + delay_s, last_s) if conditions.in_order else sent_s + delay_s
             last_s = max(last_s, at_s)
-            arrived.append(Arrived(index, at_s, sent_s + network.base_s))
+            arrived.append(Arrived(index, at_s, sent_s + conditions.delay_ms / 1000))
     return sorted(arrived, key=lambda packet: packet.at_s)

@@ -40,7 +40,7 @@ DIRECT = Conditions(delay_ms=0.0)
 
 
 class Network:
-    """One direction of a path. Losses are a two-state chain (Gilbert's): a packet is lost while it is in the bad one."""
+    """One direction of a path. Losses are Gilbert's chain of two states: in the bad one packets are lost."""
 
     def __init__(self, conditions: Conditions, seed: int) -> None:
         self._conditions = conditions

@@ -51,8 +51,8 @@ def take(receiver: Receiver, arrived: Sequence[Arrived], packets: Sequence[bytes
 
 @dataclass(frozen=True, slots=True)
 class AfterOneLoss:
-    """``stall_ms``: how much later than usual sound came, at most, of what did come; ``back_ms``: from the lost packet's
-    time until the delay was what it was before, None if it never was."""
+    """``stall_ms``: how much later than usual packets were played, at most. ``back_ms``: from the lost one's time until
+    the delay was what it was before; None if it never was."""
 
     stall_ms: float
     back_ms: float | None

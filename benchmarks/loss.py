@@ -43,7 +43,6 @@ CALL_NETWORKS: Mapping[str, Conditions] = {
     "neither": CLEAN,
     "2 % lost, 10 ms jitter": Conditions(loss=0.02, jitter_ms=10),
 }
-VIRTUAL_TURNS = 40
 RESAMPLED = 2000
 
 
@@ -186,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=2.0, help="of packets for each seed and network")
     parser.add_argument("--drift-minutes", type=float, default=10.0)
+    parser.add_argument("--virtual-turns", type=int, default=40, help="of each call in virtual time")
     parser.add_argument("--turns", type=int, default=20, help="of each call; 0 holds no calls")
     parser.add_argument("--rounds", type=int, default=3, help="calls over each network")
     args = parser.parse_args(arguments)
@@ -199,8 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(qualities(args.seeds), end="\n\n")
     except Missing as missing:
         print(f"not measured: {missing}\n")
-    print(f"response latency in ms, {args.seeds} calls of {VIRTUAL_TURNS} turns in virtual time\n")
-    print(virtual_calls(args.seeds, VIRTUAL_TURNS), end="\n\n")
+    print(f"response latency in ms, {args.seeds} calls of {args.virtual_turns} turns in virtual time\n")
+    print(virtual_calls(args.seeds, args.virtual_turns), end="\n\n")
     if args.turns:
         print(f"{args.rounds} calls of {args.turns} turns over each network, in turns, on loopback\n")
         print("\n".join(calls(args.turns, args.rounds)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ async def _take_turns(up: _Way, heard_s: list[float], turns: int, rng: random.Ra
 
 
 def _engines() -> Engines:
-    voice = ToneTextToSpeech()  # the fakes' own is a constant, of which Opus leaves nothing
+    voice: Any = ToneTextToSpeech()  # the fakes' own is a constant, of which Opus leaves nothing
     return Engines(fakes.LoudnessDetector(), fakes.FakeStt(), fakes.FakeLlm("One two three."), voice)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import loss, speech_quality, virtual_call
+from benchmarks import loss, lossy_call, speech_quality, virtual_call
 from benchmarks.network import CLEAN, PACKET_S, Conditions, Network, arrivals
 from benchmarks.receive_delay import Receiver, drift, lose_one, take
 from benchmarks.receive_path import browser_packets, receive, receive_in_aiortc, recorded_speech, without_libopus
@@ -150,6 +150,17 @@ def test_speech_stays_speech(percent: int) -> None:
 
 
 # --- the benchmark
+
+
+def test_a_real_call_over_a_lossy_relay_is_answered() -> None:
+    """Nothing goes past the relay: what it dropped is what the server misses."""
+    conditions = Conditions(loss=0.1, jitter_ms=5)
+    (taken,) = asyncio.run(lossy_call.measure({"lossy": conditions}, turns=2, rounds=1)).values()
+    counters = taken.counters
+    assert len(taken.added_ms()) == 2
+    assert counters["dropped"] == pytest.approx(0.1 * counters["sent"], rel=0.5)
+    assert 0 < counters["lost"] <= counters["dropped"] + counters["late"]
+    assert counters["recovered"] > 0
 
 
 def test_without_the_measures_the_rest_is_measured(

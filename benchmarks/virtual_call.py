@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -18,10 +17,9 @@ from media_server.codecs import CODECS
 from media_server.tracks import Microphone
 from pipeline.agents import Agent
 from pipeline.audio import AudioFormat, AudioFrame, Pcm, silence
-from pipeline.engines import Engines
+from pipeline.engines import Engines, load
 from pipeline.playout import Playout
 from pipeline.session import Session
-from pipeline.tts.tone import ToneTextToSpeech
 from tests import fakes, virtual_time
 
 from .network import PACKET_S, Conditions, Network
@@ -105,7 +103,7 @@ async def _take_turns(up: _Way, heard_s: list[float], turns: int, rng: random.Ra
 
 
 def _engines() -> Engines:
-    voice: Any = ToneTextToSpeech()  # the fakes' own is a constant, of which Opus leaves nothing
+    voice = load("tts", "tone", {})  # the fakes' own is a constant, of which Opus leaves nothing
     return Engines(fakes.LoudnessDetector(), fakes.FakeStt(), fakes.FakeLlm("One two three."), voice)
 
 

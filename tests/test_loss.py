@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from aiortc.rtp import RtpPacket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,13 +18,18 @@ from benchmarks.network import CLEAN, PACKET_S, Conditions, Network, arrivals
 from benchmarks.receive_delay import Receiver, drift, lose_one, take
 from benchmarks.receive_path import browser_packets, receive, receive_in_aiortc, recorded_speech, without_libopus
 from media_server import opus
+from media_server.codecs import CODECS
 from media_server.opus import OpusEncoder
-from pipeline.audio import AudioFrame
+from media_server.tracks import Microphone
+from pipeline.audio import AudioFrame, Pcm, silence
 from pipeline.resample import Resampler
 
+from . import virtual_time
 from .test_opus import error_db
 
 MINUTE = round(60 / PACKET_S)
+SETTINGS = {4002: 24_000, 4012: 1, 4014: 10, 4016: 1}
+"""An encoder's requests (opus_defines.h): bit rate, FEC, expected loss in percent, DTX."""
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +155,56 @@ def test_speech_stays_speech(percent: int) -> None:
     assert error["FEC"] < error["concealed"] - 3
     assert max(error["concealed"], error["no libopus"]) < error["aiortc"] - 2
     assert error["FEC"] < -10
+
+
+# --- silence that is not sent
+
+
+def packets_with_dtx(pcm: Pcm) -> list[bytes]:
+    """Encode 16 kHz sound with FEC and DTX, which PyAV does not offer: libopus itself; empty where it sends nothing."""
+    library = opus.libopus()
+    assert library is not None
+    library.opus_encoder_create.restype = ctypes.c_void_p
+    error = ctypes.c_int()
+    encoder = ctypes.c_void_p(library.opus_encoder_create(16_000, 1, 2048, ctypes.byref(error)))
+    for request, value in SETTINGS.items():
+        assert library.opus_encoder_ctl(encoder, request, ctypes.c_int(value)) == 0
+    out = ctypes.create_string_buffer(1500)
+    packets: list[bytes] = []
+    for start in range(0, len(pcm) - 319, 320):
+        frame = pcm[start : start + 320].tobytes()
+        size = library.opus_encode(encoder, frame, 320, out, len(out))
+        packets.append(out.raw[:size] if size > 2 else b"")
+    library.opus_encoder_destroy(encoder)
+    return packets
+
+
+@pytest.mark.parametrize("percent", [0, 10, 20])
+def test_pauses_that_are_not_sent_keep_their_length_whatever_is_lost(percent: int) -> None:
+    """DTX, with losses before, in and after pauses: the sound is as long as it was, and speech is recovered."""
+    spoken = recorded_speech()[:80_000]
+    made = packets_with_dtx(np.concatenate([spoken, silence(32_000)] * 4))
+    sent = [index for index, payload in enumerate(made) if payload]
+    assert len(sent) < 0.8 * len(made)
+    rng = np.random.default_rng(percent)
+    lost = set(rng.choice(sent[1:-1], len(sent) * percent // 100, replace=False).tolist())
+
+    async def main() -> tuple[int, dict[str, int]]:
+        loop = asyncio.get_running_loop()
+        microphone, begun_s = Microphone(lambda _: None), loop.time()
+        microphone.start({111: CODECS["audio/opus"]})
+        for number, index in enumerate(sent):
+            await asyncio.sleep(begun_s + index * PACKET_S - loop.time())
+            if index not in lost:
+                microphone.receive(RtpPacket(111, 0, number, index * 960, 1, made[index]))
+        microphone.close()
+        return sent[-1] - sent[0] + 1, microphone.counters
+
+    span, counters = virtual_time.run(main())
+    assert counters["pushed_samples"] / 320 == pytest.approx(span, abs=2)
+    assert counters["lost"] == len(lost)
+    assert counters["undecodable"] == 0
+    assert counters["recovered"] >= 0.6 * len(lost)
 
 
 # --- the benchmark

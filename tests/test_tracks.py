@@ -216,6 +216,9 @@ def test_a_lossy_call_is_whole_and_not_late() -> None:
             missing = counters["received"] + counters["lost"] - counters["pushed_samples"] / 320
             assert missing <= 1 + counters["fed_silence_samples"] / 320
             assert pitch_hz(connected.ear.pcm[-16_000:], 16_000) == pytest.approx(TONE_HZ, abs=3)
+            stats = await connected.receiver.getStats()
+            told = next(s.packetsLost for s in stats.values() if s.type == "inbound-rtp")
+            assert told >= 9, "senders add no FEC unless RTCP tells them of losses"
 
     asyncio.run(main())
 

@@ -207,13 +207,9 @@ def test_a_muted_caller_is_not_heard(server: Server, speaking: Path, tmp_path: P
         tab.check_clean()
 
 
-@either_way
-def test_push_to_talk_is_heard_while_the_space_bar_is_held(
-    server: Server, speaking: Path, tmp_path: Path, way: str
-) -> None:
+def test_push_to_talk_is_heard_while_the_space_bar_is_held(server: Server, speaking: Path, tmp_path: Path) -> None:
     with browsing(tmp_path, speaking, loop=True) as tab:
         tab.open(server.url)
-        choose_way(tab, way)
         tab.page.click("#options summary")
         tab.page.check("#push-to-talk")
         tab.start()

@@ -186,8 +186,8 @@ class Metrics:
                 pass
 
     def _observe_turn(self, turn: TurnMeasured) -> None:
-        if turn.stt_ms is None:
-            return  # typed: there is no last sample to count from
+        if not turn.was_spoken:
+            return
         values = {stage: getattr(turn, f"{stage}_ms") for stage in STAGES}
         reached = {stage: value for stage, value in values.items() if value is not None}
         for stage, value in reached.items():

@@ -135,6 +135,11 @@ class TurnMeasured:
     ttfb_ms: float | None = None
     first_audio_ms: float | None = None
 
+    @property
+    def was_spoken(self) -> bool:
+        """Whether there was a last speech sample to count from; typed words have none."""
+        return self.stt_ms is not None
+
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:

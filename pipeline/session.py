@@ -71,7 +71,7 @@ class Session:
         self._listeners: list[Callable[[Event], None]] = []
         self._turn = 0
         self.response_ms: float | None = None
-        """From the caller's last sample to the agent's first, in the last turn that had an answer."""
+        """From the caller's last sample to the agent's first, in the last spoken turn that had an answer."""
         self._words_final_s: float | None = None
         self._release_samples: int | None = None
         self._deaf = False
@@ -281,7 +281,8 @@ class Session:
     def _reply_ended(self, reply: Reply, heard: str, interrupted: bool) -> None:
         if reply.user:
             measured = reply.timeline.measured(self._turn, interrupted=interrupted, user=reply.user, agent=heard)
-            self.response_ms = self.response_ms if measured.first_audio_ms is None else measured.first_audio_ms
+            if measured.was_spoken and measured.first_audio_ms is not None:
+                self.response_ms = measured.first_audio_ms
             self._emit(measured)
         self._act(self._turn_taking.agent(AgentState.LISTENING))
 

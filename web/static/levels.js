@@ -7,7 +7,7 @@ const RANGE_DB = 40;
 /** @typedef {"caller" | "agent"} Side */
 
 export class Levels {
-  /** It only listens: an output of its own would cost as much as all the rest. */
+  /** It only listens: it needs no output device, which would be fed silence all the time. */
   #context = new AudioContext(/** @type {AudioContextOptions} */ ({ sinkId: { type: "none" } }));
   /** @type {Map<Side, {source: MediaStreamAudioSourceNode, analyser: AnalyserNode, samples: Float32Array<ArrayBuffer>}>} */ #sides = new Map();
 

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from pipeline.agents import SAMPLE_PREFIX
 from pipeline.audio import VOICE_RATE_HZ, Pcm
-from pipeline.engines import Chosen, TextToSpeech, clones, voice_maker
+from pipeline.cloning import clones, voice_maker
+from pipeline.engines import Chosen, TextToSpeech
 from pipeline.errors import EngineError, ProtocolError
 from pipeline.reply_speech import Speech, open_speech
 from pipeline.resample import Resampler

@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 
 from pipeline.agents import Language, Speed, VoiceName
 from pipeline.audio import VOICE_RATE_HZ, Pcm, wav_header
-from pipeline.engines import clones
+from pipeline.cloning import clones
 from pipeline.errors import ProtocolError, VocalError
 from pipeline.tasks import cancel_and_wait
 from signaling.bodies import read_json

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from pydantic import BeforeValidator, ConfigDict
 
 from pipeline.agents import Language, Name
-from pipeline.engines import VoiceMaker, voice_maker, voice_makers
+from pipeline.cloning import VoiceMaker, voice_maker, voice_makers
 from pipeline.errors import EngineUnavailable, ProtocolError
 from signaling.schema import Wire
 

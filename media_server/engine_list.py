@@ -10,7 +10,8 @@ from typing import Any, Self
 from aiohttp import web
 
 from compat_ws.shown import shown
-from pipeline.engines import Chosen, Kind, Settings, can_clone, clones, module, usable, voice_maker
+from pipeline.cloning import can_clone, clones, voice_maker
+from pipeline.engines import Chosen, Kind, Settings, module, usable
 from pipeline.tasks import cancel_and_wait
 from pipeline.threads import EngineThreads, run_in_thread
 

@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Any, Self
 
 from pipeline.agents import Agent
-from pipeline.engines import Chosen, Engines, Kind, Settings, aclose, choose, clones, is_heavy, load, names
+from pipeline.cloning import clones
+from pipeline.engines import Chosen, Engines, Kind, Settings, aclose, choose, is_heavy, load, names
 from pipeline.errors import ProtocolError
 from pipeline.model_download import stoppable
 from pipeline.tasks import cancel_and_wait

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from . import tables
 from .agents import BUILT_IN, Agent, read_request
+from .cloning import VoiceMaker
 from .database import Database
-from .engines import VoiceMaker
 from .errors import ProtocolError
 from .fetch import fetch as fetch_public
 from .kept_voices import FindMaker, KeptVoices, Voice, no_maker

@@ -77,6 +77,11 @@ class SpeechToText(Protocol):
         The last one yielded is final. An utterance without words yields a final empty text. ``language`` is an
         ISO 639-1 code, or None to detect. ``prompt`` holds words that are likely, names above all; an engine that
         cannot be told ignores it.
+
+        To an engine with an attribute ``hears_pauses = True`` a frame without samples says that the caller has fallen
+        silent, maybe for good. It yields all words up to there, with the frame's pts as ``pause_samples`` and as good
+        as final, as soon as it can, unless another pause comes first. If nothing more is said they are the
+        utterance's words, and the iterator is closed.
         """
         ...
 
@@ -94,8 +99,9 @@ class LanguageModel(Protocol):
 class TextToSpeech(Protocol):
     """Speak a clause. ``rate_hz`` is the rate of what ``synthesize`` yields.
 
-    An engine that clones voices says so with an attribute ``clones = True`` (see `clones`), its module with ``CLONES``:
-    it takes ``sample:`` and the SHA-256 of a sample (`pipeline.voices`) as a voice. Others are never given one.
+    An engine that clones voices says so with an attribute ``clones = True``, its module with ``CLONES``: it takes
+    ``sample:`` and the SHA-256 of a sample (`pipeline.voices`) as a voice. Others are never given one. What a vendor
+    needs to make a voice is in `pipeline.cloning`.
 
     An engine that can join the clauses of a reply has a method ``open`` (see `pipeline.reply_speech`).
     """
@@ -108,24 +114,6 @@ class TextToSpeech(Protocol):
         Each array is kept until it is played: its memory must not be used again.
         ``speed`` 1.0 is the voice's own tempo. Voices and languages it does not have raise NotOffered.
         """
-        ...
-
-
-class VoiceMaker(Protocol):
-    """Make voices at a vendor: what a speech engine has as ``voice_maker`` if its vendor clones (see `voice_maker`).
-
-    The engine's module says so with ``MAKES_VOICES = True``.
-    """
-
-    async def make(self, name: str, sample: bytes, language: str) -> str:
-        """Return the id of a new voice, made from a WAV file, for ``synthesize``. Asked once, within a time limit.
-
-        Raises EngineError, in a user's words. Whoever cancels it cannot know whether a voice was made.
-        """
-        ...
-
-    async def forget(self, voice: str) -> None:
-        """Delete a voice that `make` returned; one that is not there any more is fine. Raises EngineError."""
         ...
 
 
@@ -249,25 +237,9 @@ def is_heavy(kind: Kind, name: str, settings: Settings) -> bool:
     return True
 
 
-def clones(tts: object) -> bool:
-    """Tell whether a speech engine takes voice samples."""
-    return bool(getattr(tts, "clones", False))
-
-
-def voice_maker(tts: object) -> VoiceMaker | None:
-    """Return what makes voices at a speech engine's vendor, None if it has no such thing."""
-    maker: VoiceMaker | None = getattr(tts, "voice_maker", None)
-    return maker
-
-
-def voice_makers() -> list[str]:
-    """Return the names of the speech engines whose vendors make voices."""
-    return [name for name in names("tts") if getattr(module("tts", name), "MAKES_VOICES", False)]
-
-
-def can_clone(name: str) -> bool:
-    """Tell whether a speech engine speaks with cloned voices, its own or its vendor's, without creating it."""
-    return any(getattr(module("tts", name), fact, False) for fact in ("CLONES", "MAKES_VOICES"))
+def hears_pauses(stt: object) -> bool:
+    """Tell whether a speech-to-text engine is told of pauses."""
+    return bool(getattr(stt, "hears_pauses", False))
 
 
 def prepare(engine: object) -> None:

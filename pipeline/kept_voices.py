@@ -11,8 +11,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from . import tables
+from .cloning import VoiceMaker
 from .database import Database
-from .engines import VoiceMaker
 from .errors import EngineError, Overloaded, ProtocolError
 from .rows import ids_of, require_room, row_of, rows_of, slug
 from .tasks import cancel_and_wait

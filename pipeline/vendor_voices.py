@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from .engines import VoiceMaker
+from .cloning import VoiceMaker
 from .errors import EngineError
 
 log = logging.getLogger(__name__)

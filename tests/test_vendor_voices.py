@@ -24,7 +24,8 @@ from media_server.engine_set import EngineSet
 from media_server.server import new_runner
 from pipeline import kept_voices
 from pipeline.catalogue import Catalogue
-from pipeline.engines import Kind, aclose, voice_makers
+from pipeline.cloning import voice_makers
+from pipeline.engines import Kind, aclose
 from pipeline.errors import EngineError, ProtocolError
 from pipeline.voices import VoiceSamples
 from signaling.errors import answer_errors

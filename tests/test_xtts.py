@@ -22,7 +22,8 @@ from tests.xtts_checkpoint import (  # skips this file without the extra
 
 # isort: split
 from pipeline.audio import Pcm
-from pipeline.engines import TextToSpeech, clones
+from pipeline.cloning import clones
+from pipeline.engines import TextToSpeech
 from pipeline.errors import EngineError, EngineUnavailable, NotOffered
 from pipeline.tasks import closing
 from pipeline.tts import _xtts_model as model

@@ -14,7 +14,8 @@ from tests.xtts_checkpoint import narrow_vocoder, write_checkpoint  # skips this
 # isort: split
 from pipeline.audio import Pcm
 from pipeline.catalogue import Catalogue
-from pipeline.engines import aclose, clones, load
+from pipeline.cloning import clones
+from pipeline.engines import aclose, load
 from pipeline.tts import _xtts_model as model
 from pipeline.tts import xtts
 from pipeline.voices import VoiceSamples

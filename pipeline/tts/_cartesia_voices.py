@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CartesiaVoices:
-    """Implements ``pipeline.engines.VoiceMaker`` on the speech engine's client."""
+    """Implements ``pipeline.cloning.VoiceMaker`` on the speech engine's client."""
 
     def __init__(self, vendor: Vendor, client: AsyncCartesia) -> None:
         once = client.with_options(max_retries=0)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ElevenLabsVoices:
-    """Implements ``pipeline.engines.VoiceMaker`` on the speech engine's connections."""
+    """Implements ``pipeline.cloning.VoiceMaker`` on the speech engine's connections."""
 
     def __init__(self, vendor: Vendor, client: AsyncElevenLabs, url: str) -> None:
         self._vendor = vendor

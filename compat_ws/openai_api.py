@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pipeline.agents import Language, Speed
 from pipeline.audio import VOICE_RATE_HZ, wav_header
-from pipeline.engines import Chosen, Kind
+from pipeline.engines import Chosen, Kind, hears_pauses
 from pipeline.errors import ProtocolError
 from pipeline.events import Transcript
 from pipeline.remote import OURS
@@ -52,8 +52,12 @@ def models_of(kinds: Collection[Kind]) -> Handler:
 
     async def answer(request: web.Request) -> web.Response:
         served = request.app[ENGINES].served()
-        names = dict.fromkeys(served[kind].name for kind in kinds if kind in served)
-        models = [{"id": name, "object": "model", "created": 0, "owned_by": OURS} for name in names]
+        engines = {served[kind].name: served[kind].engine for kind in kinds if kind in served}
+        models = [
+            {"id": name, "object": "model", "created": 0, "owned_by": OURS}
+            | ({"hears_pauses": True} if hears_pauses(engine) else {})
+            for name, engine in engines.items()
+        ]
         return web.json_response({"object": "list", "data": models})
 
     return answer
@@ -77,6 +81,10 @@ class TranscriptionService:
     "text"}`` for each hypothesis and ``{"type": "transcript.text.done", "text", "language"}`` for the final one.
     ``text`` is the whole hypothesis, which may take back words of the one before; ``delta`` is what it adds to that
     one, and empty where it does not merely add.
+
+    A file without a header may come in several parts of the same name: between them the caller has fallen silent, maybe
+    for good. An engine that ``hears_pauses`` (as ``/v1/models`` has it) answers each pause with an event that has all
+    words up to there, and ``pause_samples``, the number of samples before it.
     """
 
     def __init__(self, forms: WholeForms) -> None:
@@ -123,10 +131,17 @@ def read_fields(form: Form) -> TranscriptionFields:
 
 
 async def last_field(form: Form) -> AsyncIterator[bytes]:
-    """Yield the file as it arrives. Raises ProtocolError if a field follows: it would have come too late."""
-    async with closing(form.content()) as content:
-        async for octets in content:
-            yield octets
+    """Yield the file as it arrives, and nothing (``b""``) between its parts: a pause.
+
+    Raises ProtocolError if another field follows: it would have come too late.
+    """
+    while True:
+        async with closing(form.content()) as content:
+            async for octets in content:
+                yield octets
+        if not await form.goes_on():
+            break
+        yield b""
     if await form.read_fields():
         raise ProtocolError("with stream=true the file must be the form's last field", param="file")
 
@@ -138,9 +153,11 @@ async def send_transcripts(
     heard = Transcript("", True, language)
     async with sending_events(request) as events:
         async for transcript in transcripts:
-            if transcript.text != heard.text:
+            if transcript.text != heard.text or transcript.pause_samples is not None:
                 delta = transcript.text.removeprefix(heard.text) if transcript.text.startswith(heard.text) else ""
-                await events.send({"type": "transcript.text.delta", "delta": delta, "text": transcript.text})
+                pause = {} if transcript.pause_samples is None else {"pause_samples": transcript.pause_samples}
+                event = {"type": "transcript.text.delta", "delta": delta, "text": transcript.text, **pause}
+                await events.send(event)
             heard = transcript
         done = {"type": "transcript.text.done", "text": heard.text, "language": heard.language or language}
         await events.send(done)

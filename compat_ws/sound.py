@@ -50,11 +50,14 @@ def is_headerless(part: Part, declared: str) -> bool:
 
 
 async def samples_of(pieces: AsyncIterator[bytes], *, headerless: bool) -> AsyncIterator[Pcm]:
-    """Yield an upload's samples as soon as they can be had. Raises ProtocolError, see `ArrivingSound.end`."""
+    """Yield an upload's samples as soon as they can be had, and none for a piece that is empty: a pause.
+
+    Raises ProtocolError, see `ArrivingSound.end`.
+    """
     sound = ArrivingSound(headerless=headerless)
     async with closing(pieces):
         async for octets in pieces:
-            if len(pcm := sound.push(octets)):
+            if len(pcm := sound.push(octets)) or not octets:
                 yield pcm
     if len(pcm := await sound.end()):
         yield pcm

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from pipeline.agents import Language
 from pipeline.audio import SPEECH_RATE_HZ, AudioFrame, Pcm
-from pipeline.engines import Chosen
+from pipeline.engines import Chosen, hears_pauses
 from pipeline.errors import ProtocolError
 from pipeline.events import Transcript
 from pipeline.tasks import closing
@@ -87,16 +87,20 @@ async def transcribing(
     def heard_all(heard_s: float) -> None:
         transcripts.hurry(PATIENCE.stt_s + REAL_TIMES * heard_s)
 
-    async with closing(in_frames(sound, heard_all)) as frames:
+    pauses = hears_pauses(engine.engine)
+    async with closing(in_frames(sound, heard_all, pauses=pauses)) as frames:
         transcripts = Generation(app[LISTENER], "stt", engine.engine.transcribe(frames, language, prompt), FORM_MAX_S)
         async with transcripts:
             yield transcripts
 
 
-async def in_frames(sound: AsyncIterator[Pcm], ended: Callable[[float], None]) -> AsyncIterator[AudioFrame]:
+async def in_frames(
+    sound: AsyncIterator[Pcm], ended: Callable[[float], None], *, pauses: bool = False
+) -> AsyncIterator[AudioFrame]:
     """Cut a sound into frames of 20 ms, those at the end of a piece shorter: nothing is held back.
 
-    ``ended`` is told the length, in seconds, when the last frame was taken.
+    A piece without samples is a pause, passed on where ``pauses`` are heard. ``ended`` is told the length, in seconds,
+    when the last frame was taken.
     """
     samples = 0
     async with closing(sound):
@@ -106,6 +110,8 @@ async def in_frames(sound: AsyncIterator[Pcm], ended: Callable[[float], None]) -
                 if i % FRAMES_AT_ONCE == 0:
                     await asyncio.sleep(0)
             samples += len(pcm)
+            if pauses and not len(pcm):
+                yield AudioFrame(pcm, SPEECH_RATE_HZ, samples)
     ended(samples / SPEECH_RATE_HZ)
 
 

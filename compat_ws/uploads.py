@@ -69,6 +69,15 @@ class Form:
         while isinstance(event := await self._next(), bytes):
             yield event
 
+    async def goes_on(self) -> bool:
+        """Tell whether another part of the same file follows; everything else is left to ``read_fields``."""
+        event = await self._next()
+        if event == self.file:
+            return True
+        if event is not None:
+            self._events.appendleft(event)
+        return False
+
     def read_into(self, model: type[Model]) -> Model:
         """Check the fields; an empty one is as if it were not there. Raises ProtocolError naming the wrong one."""
         try:

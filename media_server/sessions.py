@@ -15,7 +15,7 @@ from pipeline.playout import Playout
 from pipeline.session import Session
 from pipeline.session_settings import SessionSettings, session_settings_for
 from pipeline.speech import SpeechSettings
-from pipeline.turn_taking import TurnSettings
+from pipeline.turn_settings import TurnSettings
 
 from .config import Config
 from .engine_set import EngineSet

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import assert_never
 
+from . import turn_actions as act
 from .agents import Agent
 from .engines import Engines, prepare
 from .events import (
@@ -27,6 +29,9 @@ from .tasks import cancel_and_wait
 from .writer import Writer
 
 log = logging.getLogger(__name__)
+
+QUESTION_MARKS = ("?", "？", "؟")
+CLOSING = " \"'”’»)」』"
 
 
 class Answering:
@@ -51,6 +56,7 @@ class Answering:
         self._patience = patience
         self._emit = emit
         self._number = 0
+        self._clause = ""
         self._reply: Reply | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         playout.listener = PlayoutListener(self._audio_started, self._clause_started, self._drained)
@@ -64,6 +70,31 @@ class Answering:
         """The caller has begun to speak: let engines elsewhere connect until there is something to ask."""
         for engine in (self._engines.llm, self._engines.tts):
             prepare(engine)
+
+    @property
+    def asking(self) -> bool:
+        """Whether what is being said is a question, to which a short answer is one."""
+        return self._clause.rstrip(CLOSING).endswith(QUESTION_MARKS)
+
+    def carry_out(self, action: act.ReplyAction) -> None:
+        """Do what turn taking asks of the agent."""
+        match action:
+            case act.PrepareReply(text):
+                self.prepare(text)
+            case act.RevokeReply():
+                self.revoke()
+            case act.DuckReply():
+                self.duck()
+            case act.UnduckReply():
+                self.unduck()
+            case act.HoldReply():
+                self.hold()
+            case act.ResumeReply():
+                self.resume()
+            case act.Interrupt():
+                self.interrupt()
+            case _:
+                assert_never(action)
 
     def prepare(self, user: str) -> Reply:
         """Start an answer to ``user``, held; nothing of it shows until it is released."""
@@ -99,6 +130,16 @@ class Answering:
         """Go on where it was held."""
         if self._reply is not None and self._reply.released:
             self._reply.writer.release()
+
+    def duck(self) -> None:
+        """Speak softer: the caller may be speaking. Nothing of the reply is lost by it."""
+        if self._reply is not None:
+            self._reply.writer.duck()
+
+    def unduck(self) -> None:
+        """Speak up again: it was nothing."""
+        if self._reply is not None:
+            self._reply.writer.unduck()
 
     def interrupt(self) -> None:
         """Take the floor from the agent. Synchronous: when it returns, the next frame is silent."""
@@ -163,6 +204,7 @@ class Answering:
 
     def _clause_started(self, writer: Writer, text: str) -> None:
         if self._spoken_by(writer) is not None:
+            self._clause = text
             self._emit(ReplyClauseStarted(writer.reply, text))
 
     def _drained(self, writer: Writer) -> None:

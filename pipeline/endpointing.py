@@ -12,6 +12,7 @@ never came is no opinion, and so is an engine that is not there.
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum, auto
 
 from . import turn_actions as act
@@ -19,6 +20,10 @@ from .audio import SAMPLES_PER_MS
 from .turn_settings import TurnSettings
 
 NO_OPINION = 0.5
+ANSWERS = 8
+"""The slowest of so many answers is what the next one is expected to take, ..."""
+SLACK_MS = 60
+"""... and this much more."""
 
 
 class Asks(Enum):
@@ -43,6 +48,8 @@ class Endpointing:
         self._asked: str | None = None
         self._pending = False
         self._probability = NO_OPINION
+        self._answer_ms = settings.answer_ms
+        self._took_ms: deque[float] = deque(maxlen=ANSWERS)
 
     def ask(self, words: str) -> list[act.Action]:
         """The silence is to be judged, with these words so far."""
@@ -51,9 +58,10 @@ class Endpointing:
         self._asked, self._pending = words, True
         return [act.Judge(words)]
 
-    def reworded(self, words: str) -> list[act.Action]:
-        """The words changed: a judgment of others is void."""
-        return [] if self._asked is None else self.ask(words)
+    def reworded(self, words: str, *, settled: bool = False) -> list[act.Action]:
+        """The words changed: a judgment of others is void. ``settled`` ones are worth a first look."""
+        first = self._asked is None and not (settled and self._asks is Asks.AGAIN)
+        return [] if first else self.ask(words)
 
     def answered(self, probability: float | None) -> None:
         """The engine judged, or did not in time (None). An answer about an earlier silence changes nothing."""
@@ -64,6 +72,19 @@ class Endpointing:
     def forget(self) -> None:
         """The caller goes on: the next silence is another one."""
         self._asked, self._pending, self._probability = None, False, NO_OPINION
+
+    def answer_took(self, ms: float) -> None:
+        """An answer took so long, from the words to its first sound."""
+        self._took_ms.append(ms)
+
+    def is_soon_over(self, silent_samples: int) -> bool:
+        """Tell whether an answer begun now would be there when this silence ends the turn, but hardly any sooner.
+
+        A silence that is not judged yet is one like any other.
+        """
+        wait_ms = self.wait_ms(NO_OPINION if self._pending else self._probability)
+        soon_ms = max(self._took_ms) + SLACK_MS if self._took_ms else self._answer_ms
+        return silent_samples >= (wait_ms - soon_ms) * SAMPLES_PER_MS
 
     def is_over(self, silent_samples: int) -> bool:
         """Tell whether this much silence ends the turn."""

@@ -14,11 +14,15 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The cumulative hypothesis of one utterance, not a delta."""
+    """The cumulative hypothesis of one utterance, not a delta.
+
+    ``pause_samples``: these are all the words up to the pause at that pts, as good as final (`engines.SpeechToText`).
+    """
 
     text: str
     final: bool
     language: str | None = None
+    pause_samples: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

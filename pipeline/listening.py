@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
+from . import turn_actions as act
 from .audio import SPEECH_RATE_HZ, Pcm
 from .endpointing import Asks
-from .engines import EndOfTurn, Engines
+from .engines import EndOfTurn, Engines, hears_pauses
 from .errors import EngineError
 from .events import SpeechEnded, SpeechStarted
 from .reply import Patience
@@ -32,8 +33,8 @@ def asks(turn: EndOfTurn | None) -> Asks:
 class ListeningListener:
     """What listening tells, synchronously."""
 
-    words: Callable[[str, bool], None]
-    """The turn's words so far, and whether every utterance of it is final."""
+    words: Callable[[str, bool, bool], None]
+    """The turn's words so far, whether every utterance of it is final, and whether they answer the last SettleWords."""
     judged: Callable[[float | None], None]
     """The answer of the end-of-turn engine, None if there was none in time: one for each question, but for those that
     another one followed or that were forgotten."""
@@ -84,7 +85,22 @@ class Listening:
         """Return when this sample came in, on the loop's clock."""
         return self._heard_s - (self.ear.heard_samples - at_samples) / SPEECH_RATE_HZ
 
-    def start(self, from_samples: int) -> None:
+    def carry_out(self, action: act.ListeningAction) -> None:
+        """Do what turn taking asks of listening."""
+        match action:
+            case act.StartUtterance(from_samples):
+                self._start(from_samples)
+            case act.SettleWords():
+                if self._open is not None and hears_pauses(self._engines.stt):
+                    self._open.settle()
+            case act.EndUtterance(settled):
+                self._end(settled)
+            case act.Judge(text):
+                self._ask(text)
+            case _:
+                assert_never(action)
+
+    def _start(self, from_samples: int) -> None:
         """Transcribe a new utterance of this turn, from the sample on (as far back as it is kept)."""
         from_samples = max(from_samples, self.ear.tail.begin_samples)
         utterance = Utterance(from_samples, self._patience.stt_s, self._changed, self._stt_failed)
@@ -94,13 +110,12 @@ class Listening:
         self._open = utterance
         self._own(utterance.run(self._engines.stt, self._language, self._prompt()), "utterance")
 
-    def end(self) -> None:
-        """The open utterance's audio is complete."""
+    def _end(self, settled: bool) -> None:
         if self._open is not None:
-            self._open.end()
+            self._open.end(settled=settled)
             self._open = None
 
-    def judge(self, text: str) -> None:
+    def _ask(self, text: str) -> None:
         """Ask the end-of-turn engine, if there is one, about the words and the sound of the running turn."""
         if self._judging is not None:
             self._judging.cancel()
@@ -131,7 +146,8 @@ class Listening:
         return " ".join(u.transcript.text for u in self._utterances if u.transcript.text)
 
     def _changed(self) -> None:
-        self._listener.words(self._words(), all(u.transcript.final for u in self._utterances))
+        final = all(u.transcript.final for u in self._utterances)
+        self._listener.words(self._words(), final, all(u.settled for u in self._utterances))
 
     def _stt_failed(self, message: str) -> None:
         self._listener.failed("stt", message)

@@ -45,10 +45,11 @@ READY_KEPT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a server says of itself: whether it is a service of ours, and its models."""
+    """What a server says of itself: whether it is a service of ours, its models, and if one of them hears pauses."""
 
     ours: bool = False
     models: tuple[str, ...] = ()
+    hears_pauses: bool = False
 
 
 class Remote:
@@ -126,6 +127,11 @@ class Remote:
     def maybe_ours(self) -> bool:
         """Tell whether it may be a service of ours: it is, or was not asked yet."""
         return self._known is None or self._known.ours
+
+    @property
+    def hears_pauses(self) -> bool:
+        """Tell whether it is known to be a service of ours whose speech-to-text hears pauses."""
+        return self._known is not None and self._known.hears_pauses
 
     async def known(self) -> Known:
         """Return what the server says of itself; asked once, and again after a request failed."""
@@ -208,9 +214,11 @@ def _known(body: bytes) -> Known:
     try:
         listed = json.loads(body)["data"]
         models = [(str(model["id"]), model.get("owned_by")) for model in listed]
+        pauses = any(model.get("hears_pauses") is True for model in listed)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Known()
-    return Known(any(owner == OURS for _, owner in models), tuple(name for name, _ in models))
+    ours = any(owner == OURS for _, owner in models)
+    return Known(ours, tuple(name for name, _ in models), ours and pauses)
 
 
 class Resolver(AbstractResolver):

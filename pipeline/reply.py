@@ -66,6 +66,12 @@ class Reply:
         """The reply's number, as its events carry it."""
         return self.writer.reply
 
+    @property
+    def took_s(self) -> float | None:
+        """From when it was begun to its first sound; None before that."""
+        asked_s, ttfb_s = self.timeline.asked_s, self.timeline.ttfb_s
+        return None if asked_s is None or ttfb_s is None else ttfb_s - asked_s
+
     def release(self) -> None:
         """The turn is over and this is the answer: tell what was kept back, and speak."""
         self.released = True
@@ -78,6 +84,7 @@ class Reply:
         self, think: Callable[[], AsyncIterator[str]], tts: TextToSpeech, agent: Agent, patience: Patience
     ) -> None:
         """Think and talk. Raises StageFailed, whatever the engine raised."""
+        self._mark("asked")
         try:
             async with asyncio.TaskGroup() as stages:
                 stages.create_task(self._think(think, patience.llm_s), name=f"reply {self.number} think")

@@ -14,8 +14,12 @@ class RunningTurn:
     text: str = ""
     typed: str = ""
     final: bool = True
+    settled: bool = False
+    """The words are those of everything up to the silence that lasts, as good as final."""
+    asked: bool = False
+    """They were asked for, when it began."""
     silent_samples: int = 0
-    """How long the pause lasts; 0 while speech stirs."""
+    """How long the caller has been silent; 0 while speech stirs."""
     open: bool = False
     """An utterance is being transcribed whose audio is not complete."""
     prepared: str | None = None
@@ -25,6 +29,16 @@ class RunningTurn:
     def type(self, text: str) -> None:
         """Add typed words; of all that was typed the end counts, as in the history."""
         self.typed = f"{self.typed} {text}".strip()[-MAX_CHARS:]
+
+    def go_on(self) -> None:
+        """The silence is over."""
+        self.settled = self.asked = False
+        self.silent_samples = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether these are all words so far."""
+        return bool(self.text) and (self.final or self.settled)
 
     @property
     def said(self) -> str:

@@ -11,22 +11,24 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, Self, assert_never
+from typing import Literal, Self
 
 from . import turn_actions as act
 from .agents import Agent
 from .answering import Answering
 from .audio import SAMPLES_PER_MS, Pcm
+from .backchannel import is_backchannel
 from .engines import Engines
 from .events import EngineFailed, Event, SessionClosed, SpeechEnded, SpeechStarted, TranscriptUpdated, TurnEnded
+from .floor import Agent as AgentState
+from .floor import Caller
 from .history import History
 from .listening import Listening, ListeningListener, asks
 from .playout import Playout
 from .reply import Reply
 from .session_settings import SessionSettings as SessionSettings
 from .turn_actions import Action
-from .turn_taking import Agent as AgentState
-from .turn_taking import Caller, TurnTaking
+from .turn_taking import TurnTaking
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ class Session:
         self._turn = 0
         self.response_ms: float | None = None
         """From the caller's last sample to the agent's first, in the last spoken turn that had an answer."""
-        self._words_final_s: float | None = None
+        self._told = ""
+        self._known: tuple[str, float] | None = None  # all words so far, and since when
         self._release_samples: int | None = None
         self._deaf = False
         self._closed = False
@@ -212,11 +215,17 @@ class Session:
         else:
             self._act(self._turn_taking.speech_ended(event.at_samples))
 
-    def _words(self, text: str, final: bool) -> None:
-        if final:
-            self._words_final_s = asyncio.get_running_loop().time()
-        self._emit(TranscriptUpdated(text, False, self._listening.language))
-        self._act(self._turn_taking.words(text, final=final))
+    def _words(self, text: str, final: bool, settled: bool) -> None:
+        if (final or settled) and (self._known is None or self._known[0] != text):
+            self._known = text, asyncio.get_running_loop().time()
+        self._caption(text)
+        backchannel = is_backchannel(text, self._listening.language) and not self.answering.asking
+        self._act(self._turn_taking.words(text, final=final, settled=settled, backchannel=backchannel))
+
+    def _caption(self, text: str) -> None:
+        if text != self._told:
+            self._told = text
+            self._emit(TranscriptUpdated(text, False, self._listening.language))
 
     def _stage_failed(self, stage: Literal["stt", "turn"], message: str) -> None:
         self._emit(EngineFailed(stage, message))
@@ -230,31 +239,18 @@ class Session:
 
     def _carry_out(self, action: Action) -> None:
         match action:
-            case act.StartUtterance(from_samples):
-                self._listening.start(from_samples)
-            case act.EndUtterance():
-                self._listening.end()
+            case act.StartUtterance() | act.SettleWords() | act.EndUtterance() | act.Judge():
+                self._listening.carry_out(action)
             case act.DropUtterance():
                 self._listening.forget()
-                self._words_final_s = None
+                self._caption("")
+                self._known = None
             case act.CutSpeech():
                 self._tell(self._listening.ear.cut())
-            case act.Judge(text):
-                self._listening.judge(text)
-            case act.PrepareReply(text):
-                self.answering.prepare(text)
-            case act.RevokeReply():
-                self.answering.revoke()
-            case act.HoldReply():
-                self.answering.hold()
-            case act.ResumeReply():
-                self.answering.resume()
-            case act.Interrupt():
-                self.answering.interrupt()
             case act.EndTurn(text, ended_samples):
                 self._end_turn(text, ended_samples)
             case _:
-                assert_never(action)
+                self.answering.carry_out(action)
 
     def _end_turn(self, text: str, ended_samples: int | None) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -264,12 +260,12 @@ class Session:
         self._emit(TranscriptUpdated(text, True, language))
         self._emit(TurnEnded(self._turn, text))
         next_turn = self._turn_taking.agent(AgentState.THINKING)
-        words_final_s, self._words_final_s = self._words_final_s, None
+        known, self._known, self._told = self._known, None, ""
         self.answering.answer(
             text,
             speech_end_s=now_s if ended_samples is None else self._listening.came_in_s(ended_samples),
             endpoint_s=now_s,
-            stt_s=words_final_s,
+            stt_s=known and known[1],
         )
         self._act(next_turn)
 
@@ -284,6 +280,8 @@ class Session:
             if measured.was_spoken and measured.first_audio_ms is not None:
                 self.response_ms = measured.first_audio_ms
             self._emit(measured)
+        if reply.took_s is not None:
+            self._turn_taking.endpointing.answer_took(reply.took_s * 1000)
         self._act(self._turn_taking.agent(AgentState.LISTENING))
 
     def _tell(self, event: Event | None) -> None:

@@ -10,7 +10,7 @@ from .audio import SAMPLES_PER_MS, SPEECH_RATE_HZ
 from .reply import Patience
 from .speech import SpeechSettings
 from .speech_detector import WINDOWS_PER_S, DetectorSettings
-from .turn_taking import TurnSettings
+from .turn_settings import TurnSettings
 
 WINDOW_MS = 1000 // WINDOWS_PER_S
 

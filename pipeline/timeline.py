@@ -14,6 +14,8 @@ class Timeline:
     speech_end_s: float | None = None
     endpoint_s: float | None = None
     stt_s: float | None = None
+    asked_s: float | None = None
+    """The answer was begun. Not told: how long after that a stage came is not a matter of the turn."""
     ttft_s: float | None = None
     first_clause_s: float | None = None
     ttfb_s: float | None = None

@@ -13,8 +13,15 @@ class StartUtterance:
 
 
 @dataclass(frozen=True, slots=True)
+class SettleWords:
+    """The caller has fallen silent, maybe for good: the words up to here are wanted now."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndUtterance:
-    """The utterance's audio is complete."""
+    """The utterance's audio is complete. ``settled``: nothing was said since the last SettleWords."""
+
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +62,23 @@ class EndTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class DuckReply:
+    """Soften the agent's voice: there is a sound that may become the caller's speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnduckReply:
+    """It did not."""
+
+
+@dataclass(frozen=True, slots=True)
 class HoldReply:
     """Pause the agent: the caller may be taking the floor."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeReply:
-    """The caller did not take the floor: go on."""
+    """The caller did not take the floor: go on, as loud as ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +86,6 @@ class Interrupt:
     """The caller has the floor."""
 
 
-Action = (
-    StartUtterance
-    | EndUtterance
-    | DropUtterance
-    | CutSpeech
-    | Judge
-    | PrepareReply
-    | RevokeReply
-    | EndTurn
-    | HoldReply
-    | ResumeReply
-    | Interrupt
-)
+ListeningAction = StartUtterance | SettleWords | EndUtterance | Judge
+ReplyAction = PrepareReply | RevokeReply | DuckReply | UnduckReply | HoldReply | ResumeReply | Interrupt
+Action = ListeningAction | DropUtterance | CutSpeech | EndTurn | ReplyAction

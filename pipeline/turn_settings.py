@@ -17,7 +17,14 @@ class TurnSettings:
     """Silence that ends a turn which an engine is sure goes on; `endpoint_ms` if that is more."""
     judge_ms: int = 100
     """Silence at which an engine is asked, though it may be none: it thinks while the silence becomes a pause."""
-    barge_in_ms: int = 250
+    settle_ms: int = 20
+    """Silence at which the words so far are asked for: transcription, model and voice work behind the rest of it."""
+    answer_ms: int = 300
+    """What an answer takes from the words to its first sound, until it is known better."""
+    barge_in_ms: int = 1000
+    """Speech over the agent takes the floor with its first words; if it is this long, also without any."""
+    verdict_ms: int = 1000
+    """After speech over the agent it goes on if no words came within this time; they count when they come."""
     preroll_ms: int = 300
     max_utterance_ms: int = 30_000
     max_turn_ms: int = 600_000

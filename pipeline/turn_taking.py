@@ -7,14 +7,21 @@ or the agent must be let finish); the agent is *listening*, *thinking* (its turn
     caller    agent      what happens                     next     actions
     --------  ---------  -------------------------------  -------  ----------------------------------------
     silent    listening  speech starts                    speaking StartUtterance
+    silent    thinking,  a sound that may become speech   silent   DuckReply; UnduckReply if it does not
+              speaking
     silent    thinking,  speech starts                    speaking HoldReply, StartUtterance  (contested)
               speaking
-    speaking  (contested) barge_in_ms of it was speech    speaking Interrupt                  (floor taken)
-    speaking  (contested) speech ends before that         silent   DropUtterance, ResumeReply
+    any       (contested) words that take the floor       any      Interrupt                  (floor taken)
+    speaking  (contested) barge_in_ms without words       speaking Interrupt                  (floor taken)
+    speaking  (contested) speech ends                     paused   EndUtterance
+    paused    (contested) words final, and took nothing   silent   DropUtterance, ResumeReply
+    paused    (contested) verdict_ms without words        paused   ResumeReply  (words may still come)
     speaking  any        max_utterance_ms reached         speaking EndUtterance, StartUtterance
+    speaking  any        silent for settle_ms             speaking SettleWords
     speaking  (floor)    silent for judge_ms              speaking Judge  (again if the words change)
     speaking  listening  speech ends                      paused   EndUtterance, Judge
-    paused    listening  words final                      paused   PrepareReply (held; once per wording)
+    speaking, listening  all words known, and the silence same     PrepareReply (held; once per wording)
+    paused               soon long enough
     paused    listening  speech starts                    speaking StartUtterance  (same turn)
     any       listening  words change after a preparation -        RevokeReply
     paused    listening  silence long enough, words final silent   EndTurn; DropUtterance if nobody said anything
@@ -30,8 +37,9 @@ or the agent must be let finish); the agent is *listening*, *thinking* (its turn
     done      any        speech starts                    done     -  (waits until the turn has ended)
     any       any        text typed                       silent   Interrupt, DropUtterance, EndTurn
 
-"Long enough" is ``endpoint_ms`` of audio, or what `endpointing` makes of an end-of-turn engine's judgment (Judge).
-Words may arrive after that silence; the turn then ends the moment they do, or are judged.
+"Long enough" is ``endpoint_ms`` of audio, or what `endpointing` makes of an end-of-turn engine's judgment (Judge);
+"soon" is what an answer takes to become sound. Words may arrive after that silence; the turn then ends the moment they
+do, or are judged. What takes the floor says `barge_in`.
 
 An agent that may not be interrupted is let finish. Speech over it waits, and is taken up if it still goes on then. What
 is said with the button pressed, and what is typed, is *done* meanwhile and answered as soon as the agent listens.
@@ -39,32 +47,15 @@ is said with the button pressed, and what is typed, is *done* meanwhile and answ
 
 from __future__ import annotations
 
-from enum import Enum, auto
-
 from . import turn_actions as act
 from .audio import SAMPLES_PER_MS
+from .barge_in import BargeIn
 from .endpointing import Asks, Endpointing
+from .floor import Agent, Caller
 from .running_turn import Burst, RunningTurn
 from .turn_actions import Action
-from .turn_settings import TurnSettings as TurnSettings
-
-
-class Caller(Enum):
-    """What the caller is doing."""
-
-    SILENT = auto()
-    SPEAKING = auto()
-    PAUSED = auto()
-    PRESSING = auto()
-    DONE = auto()
-
-
-class Agent(Enum):
-    """What the agent is doing."""
-
-    LISTENING = auto()
-    THINKING = auto()
-    SPEAKING = auto()
+from .turn_settings import TurnSettings
+from .utterance_bounds import UtteranceBounds
 
 
 class TurnTaking:
@@ -72,12 +63,11 @@ class TurnTaking:
 
     def __init__(self, settings: TurnSettings, asks: Asks = Asks.NEVER) -> None:
         self._settings = settings
-        self._endpointing = Endpointing(settings, asks)
+        self.endpointing = Endpointing(settings, asks)
         self.caller = Caller.SILENT
         self._agent = Agent.LISTENING
-        self._contested = False
-        self._started_samples = 0
-        self._settled_samples = 0  # what came before has been transcribed, or never will be
+        self._barge_in = BargeIn(settings)
+        self._bounds = UtteranceBounds(settings)
         self._turn = RunningTurn()
         self._waiting: Burst | None = None
 
@@ -94,9 +84,8 @@ class TurnTaking:
             self._waiting = Burst(self._waiting.since_samples if self._waiting else at_samples)
             return []
         self._begin(at_samples)
-        self._contested = self._agent is not Agent.LISTENING
-        start = self._start_utterance(at_samples)
-        return [act.HoldReply(), start] if self._contested else [start]
+        held = [] if self._agent is Agent.LISTENING else self._barge_in.begin()
+        return [*held, self._bounds.start(self._turn, at_samples)]
 
     def speech_ended(self, at_samples: int) -> list[Action]:
         """The detector says the caller fell silent after ``at_samples``."""
@@ -105,20 +94,20 @@ class TurnTaking:
             self._waiting = Burst(since, at_samples) if self._settings.allow_interruptions else None
         if self.caller is not Caller.SPEAKING:
             return []
-        if self._contested:
-            self.reset()
-            return [act.DropUtterance(), act.ResumeReply()]
         self.caller = Caller.PAUSED
-        return self._end_utterance(at_samples) + self._endpointing.ask(self._turn.text)
+        ended = self._bounds.end(self._turn, at_samples, settled=self._turn.asked)
+        judged = self._drop_if_nothing() if self._barge_in.contested else self.endpointing.ask(self._turn.text)
+        return ended + judged
 
     def pressed(self, at_samples: int) -> list[Action]:
         """The caller holds the talk button from here on: theirs is the floor, and no pause ends their turn."""
         if self.caller is Caller.PRESSING:
             return []
-        self.caller, self._contested, self._waiting = Caller.PRESSING, False, None
+        self.caller, self._waiting = Caller.PRESSING, None
+        self._barge_in.end()
         self._turn.began_samples = at_samples
         if not self._turn.open:
-            self._started_samples = at_samples
+            self._bounds.started_samples = at_samples
         return [] if self._agent is Agent.LISTENING or self._must_wait else [act.Interrupt()]
 
     def released(self, at_samples: int) -> list[Action]:
@@ -129,7 +118,7 @@ class TurnTaking:
         """The caller typed a whole turn: it replaces the one being spoken, or joins the one that waits."""
         if not self._must_wait:
             self.reset()
-            self._waiting, self._settled_samples = None, at_samples
+            self._waiting, self._bounds.settled_samples = None, at_samples
             return [act.Interrupt(), act.DropUtterance(), act.EndTurn(text, None)]
         self._turn.type(text)
         if self.caller is Caller.SILENT:
@@ -148,28 +137,33 @@ class TurnTaking:
                 return self._while_pressing(now_samples)
             case Caller.PAUSED:
                 return self._while_paused(now_samples, stirring)
+            case Caller.SILENT if self._agent is not Agent.LISTENING and not self._must_wait:
+                return self._barge_in.stir(stirring)
         return []
 
-    def words(self, text: str, *, final: bool) -> list[Action]:
-        """The turn's words so far; ``final`` once every utterance of it is transcribed."""
+    def words(self, text: str, *, final: bool, settled: bool = False, backchannel: bool = False) -> list[Action]:
+        """The turn's words so far; ``final`` once every utterance of it is transcribed.
+
+        ``settled``: they answer the last SettleWords. ``backchannel``: they do not take the floor from the agent.
+        """
         turn = self._turn
-        turn.text, turn.final = text, final
-        actions: list[Action] = []
-        if turn.prepared is not None and text != turn.prepared:
-            turn.prepared = None
-            actions.append(act.RevokeReply())
-        actions += self._endpointing.reworded(text)
-        return actions + (self._end_if_over() or self._prepare())
+        turn.text, turn.final, turn.settled = text, final, settled and turn.asked
+        if not self._barge_in.contested:
+            return self._reworded()
+        if text and not backchannel:
+            return self._take_floor() + self._reworded()
+        return self._drop_if_nothing()
 
     def judged(self, probability: float | None) -> list[Action]:
         """The answer to the last Judge: how probable it is that the turn is over; None if there was none in time."""
-        self._endpointing.answered(probability)
-        return self._end_if_over()
+        self.endpointing.answered(probability)
+        return self._end_if_over() or self._prepare()
 
     def agent(self, state: Agent) -> list[Action]:
         """The agent's state changed."""
         self._agent = state
-        self._contested = self._contested and state is not Agent.LISTENING
+        if state is Agent.LISTENING:
+            self._barge_in.end()
         return self._end_if_over() if self.caller is Caller.DONE else self._take_up()
 
     def deafened(self, at_samples: int) -> list[Action]:
@@ -185,9 +179,9 @@ class TurnTaking:
     def reset(self) -> None:
         """Forget the running turn (it was answered, typed over, or nothing)."""
         self.caller = Caller.SILENT
-        self._contested = False
+        self._barge_in.end()
         self._turn = RunningTurn()
-        self._endpointing.forget()
+        self.endpointing.forget()
 
     @property
     def _must_wait(self) -> bool:
@@ -197,72 +191,87 @@ class TurnTaking:
         if self.caller is Caller.SILENT:
             self._turn.began_samples = at_samples
         self.caller = Caller.SPEAKING
-        self._started_samples = at_samples
-        self._turn.silent_samples = 0
-        self._endpointing.forget()
+        self._bounds.started_samples = at_samples
+        self._go_on()
 
-    def _start_utterance(self, at_samples: int) -> act.StartUtterance:
-        # The pre-roll ends where the speech before ended: its last word would be transcribed twice.
-        self._turn.open, self._turn.final = True, False
-        return act.StartUtterance(max(self._settled_samples, at_samples - self._settings.preroll_ms * SAMPLES_PER_MS))
-
-    def _end_utterance(self, at_samples: int) -> list[Action]:
-        self._settled_samples = at_samples
-        if not self._turn.open:
-            return []
-        self._turn.open, self._turn.ended_samples = False, at_samples
-        return [act.EndUtterance()]
+    def _go_on(self) -> None:
+        self._turn.go_on()
+        self.endpointing.forget()
 
     def _while_speaking(self, now_samples: int, last_speech_samples: int) -> list[Action]:
-        spoken_samples = last_speech_samples - self._started_samples
-        if self._contested and spoken_samples >= self._settings.barge_in_ms * SAMPLES_PER_MS:
-            self._contested = False
-            return [act.Interrupt()]
-        if self._contested:
-            return self._split(now_samples)
-        if self._lasts(now_samples, self._settings.max_turn_ms):
+        if not self._barge_in.contested and self._lasts(now_samples, self._settings.max_turn_ms):
             return self._cut(now_samples)
-        return self._judge(now_samples - last_speech_samples) + self._split(now_samples)
+        self._turn.silent_samples = now_samples - last_speech_samples
+        if self._turn.silent_samples >= self._settings.settle_ms * SAMPLES_PER_MS:
+            return self._fall_silent() + self._bounds.split(self._turn, now_samples)
+        self._go_on()
+        spoken_samples = last_speech_samples - self._bounds.started_samples
+        taken = self._barge_in.contested and self._barge_in.by_length(spoken_samples, self._turn.text)
+        return (self._take_floor() if taken else []) + self._bounds.split(self._turn, now_samples)
 
-    def _judge(self, silent_samples: int) -> list[Action]:
-        if silent_samples >= self._settings.judge_ms * SAMPLES_PER_MS:
-            return self._endpointing.ask(self._turn.text)
-        self._endpointing.forget()
-        return []
+    def _fall_silent(self) -> list[Action]:
+        """Work behind a silence that may become the turn's end."""
+        actions: list[Action] = [] if self._turn.asked else [act.SettleWords()]
+        self._turn.asked = True
+        if self._barge_in.contested:
+            return actions
+        if self._turn.silent_samples >= self._settings.judge_ms * SAMPLES_PER_MS:
+            actions += self.endpointing.ask(self._turn.text)
+        return actions + self._prepare()
+
+    def _take_floor(self) -> list[Action]:
+        self._barge_in.end()
+        self._agent = Agent.LISTENING
+        return [act.Interrupt()]
+
+    def _drop_if_nothing(self) -> list[Action]:
+        """What was said over the agent, if all of it is known, did not take the floor."""
+        if self.caller is not Caller.PAUSED or not self._turn.final:
+            return []
+        self.reset()
+        return [act.DropUtterance(), act.ResumeReply()]
+
+    def _reworded(self) -> list[Action]:
+        turn = self._turn
+        actions: list[Action] = []
+        if turn.prepared is not None and turn.text != turn.prepared:
+            turn.prepared = None
+            actions.append(act.RevokeReply())
+        actions += self.endpointing.reworded(turn.text, settled=turn.settled)
+        return actions + (self._end_if_over() or self._prepare())
 
     def _while_pressing(self, now_samples: int) -> list[Action]:
         if self._lasts(now_samples, self._settings.max_press_ms):
             return self._cut(now_samples)
         if self._turn.open:
-            return self._split(now_samples)
-        long_enough = now_samples - self._started_samples >= self._settings.min_press_ms * SAMPLES_PER_MS
-        return [self._start_utterance(self._started_samples)] if long_enough else []
+            return self._bounds.split(self._turn, now_samples)
+        long_enough = now_samples - self._bounds.started_samples >= self._settings.min_press_ms * SAMPLES_PER_MS
+        return [self._bounds.start(self._turn, self._bounds.started_samples)] if long_enough else []
 
     def _while_paused(self, now_samples: int, stirring: bool) -> list[Action]:
+        self._turn.silent_samples = 0 if stirring else now_samples - self._bounds.settled_samples
+        if self._barge_in.contested:
+            return self._barge_in.wait(self._turn.silent_samples)
         if self._lasts(now_samples, self._settings.max_turn_ms):
             return self._cut(now_samples)
-        self._turn.silent_samples = 0 if stirring else now_samples - self._settled_samples
-        return self._end_if_over()
+        return self._end_if_over() or self._prepare()
 
     def _lasts(self, now_samples: int, limit_ms: int) -> bool:
         return now_samples - self._turn.began_samples >= limit_ms * SAMPLES_PER_MS
-
-    def _split(self, now_samples: int) -> list[Action]:
-        if now_samples - self._started_samples < self._settings.max_utterance_ms * SAMPLES_PER_MS:
-            return []
-        self._started_samples = now_samples
-        return [*self._end_utterance(now_samples), self._start_utterance(now_samples)]
 
     def _cut(self, now_samples: int) -> list[Action]:
         return [act.CutSpeech(), *self._finish(now_samples)]
 
     def _finish(self, at_samples: int) -> list[Action]:
         self.caller = Caller.DONE
-        return self._end_utterance(at_samples) + self._end_if_over()
+        return self._bounds.end(self._turn, at_samples) + self._end_if_over()
 
     def _prepare(self) -> list[Action]:
         turn = self._turn
-        if self.caller is not Caller.PAUSED or not turn.final or not turn.text or turn.prepared == turn.text:
+        silent = self.caller is Caller.PAUSED or (self.caller is Caller.SPEAKING and turn.asked)
+        if not silent or not turn.ready or turn.prepared == turn.text:
+            return []
+        if not self.endpointing.is_soon_over(turn.silent_samples):
             return []
         turn.prepared = turn.text
         return [act.PrepareReply(turn.text)]
@@ -270,7 +279,7 @@ class TurnTaking:
     def _end_if_over(self) -> list[Action]:
         turn = self._turn
         paused = self.caller is Caller.PAUSED
-        over = self.caller is Caller.DONE or (paused and self._endpointing.is_over(turn.silent_samples))
+        over = self.caller is Caller.DONE or (paused and self.endpointing.is_over(turn.silent_samples))
         if not (over and turn.final) or self._agent is not Agent.LISTENING:
             return []
         self.reset()

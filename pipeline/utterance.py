@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
-from .audio import SPEECH_RATE_HZ, AudioFrame, Pcm
+from .audio import SPEECH_RATE_HZ, AudioFrame, Pcm, silence
 from .engines import SpeechToText
 from .errors import EngineError
 from .events import Transcript
@@ -40,6 +41,8 @@ class Utterance:
         self._audio: asyncio.Queue[AudioFrame | None] = asyncio.Queue(QUEUE_FRAMES)
         self._ended = False
         self._forgotten = False
+        self._pause_samples: int | None = None
+        self._nothing_follows = False
         self._deadline: asyncio.Timeout | None = None
 
     def feed(self, pcm: Pcm) -> None:
@@ -53,10 +56,28 @@ class Utterance:
         else:
             self._audio.put_nowait(frame)
 
-    def end(self) -> None:
-        """The audio is complete; final words are due within the time limit."""
-        self._audio.put_nowait(None)
+    def settle(self) -> None:
+        """The caller has fallen silent: ask for the words up to here, of an engine that hears pauses."""
+        if self._audio.qsize() < QUEUE_FRAMES - 1:
+            self._pause_samples = self._at_samples
+            self._audio.put_nowait(AudioFrame(silence(0), SPEECH_RATE_HZ, self._at_samples))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the words are all of those up to the last pause asked about."""
+        return self.transcript.final or (
+            self._pause_samples is not None and self.transcript.pause_samples == self._pause_samples
+        )
+
+    def end(self, *, settled: bool = False) -> None:
+        """The audio is complete; final words are due within the time limit.
+
+        ``settled``: there was nothing but silence since the pause asked about; the words up to there are final.
+        """
         self._ended = True
+        self._nothing_follows = settled and self._pause_samples is not None
+        if not self._nothing_follows:
+            self._audio.put_nowait(None)
         self._limit_if_running()
 
     def forget(self) -> None:
@@ -65,7 +86,12 @@ class Utterance:
 
     def _limit_if_running(self) -> None:
         if self._deadline is not None and self._ended:
-            self._deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
+            left_s = 0.0 if self._complete else self._timeout_s
+            self._deadline.reschedule(asyncio.get_running_loop().time() + left_s)
+
+    @property
+    def _complete(self) -> bool:
+        return self._nothing_follows and self.settled
 
     async def run(self, stt: SpeechToText, language: str | None, prompt: str = "") -> None:
         """Transcribe until the words are final. Raises nothing but CancelledError."""
@@ -74,7 +100,8 @@ class Utterance:
                 self._limit_if_running()
                 await self._transcribe(stt, language, prompt)
         except TimeoutError:
-            self._fail(f"no transcript within {self._timeout_s:g} s of the utterance's end")
+            if not self._complete:
+                self._fail(f"no transcript within {self._timeout_s:g} s of the utterance's end")
         except EngineError as error:
             self._fail(str(error))
         except Exception as error:
@@ -87,7 +114,9 @@ class Utterance:
     async def _transcribe(self, stt: SpeechToText, language: str | None, prompt: str) -> None:
         async with closing(self._frames()) as frames, closing(stt.transcribe(frames, language, prompt)) as transcripts:
             async for transcript in transcripts:
-                self._update(Transcript(transcript.text, False, transcript.language))
+                self._update(replace(transcript, final=False))
+                if self._complete:
+                    break
 
     def _update(self, transcript: Transcript) -> None:
         if transcript != self.transcript and not self._forgotten:

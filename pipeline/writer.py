@@ -109,6 +109,12 @@ class Writer:
             self._output.wake()
             self._output.settle(self)
 
+    def duck(self) -> None:
+        """Go on softer."""
+
+    def unduck(self) -> None:
+        """Go on softer."""
+
     def revoke(self) -> None:
         """Take the right to speak away. Called by ``Playout.clear``."""
         self.revoked = True

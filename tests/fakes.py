@@ -31,11 +31,16 @@ class LoudnessDetector:
 
 @dataclass
 class FakeStt:
-    """Says ``texts`` one utterance after another, ``delay_s`` after its end; partials word by word as audio comes."""
+    """Says ``texts`` one utterance after another, ``delay_s`` after its end; partials word by word as audio comes.
+
+    One that ``hears_pauses`` says at each of them the words that were said by then, one each ``s_per_word``.
+    """
 
     texts: Sequence[str] = ("hello there",)
     delay_s: float = 0.0
     partials: bool = False
+    hears_pauses: bool = False
+    s_per_word: float = 0.2
     fail: Exception | None = None
     calls: int = 0
     frames: list[AudioFrame] = field(default_factory=list)
@@ -49,9 +54,15 @@ class FakeStt:
         self.prompts.append(prompt)
         words = text.split()
         count = 0
+        heard_s = 0.0
         async for frame in frames:
             self.frames.append(frame)
             count += 1
+            heard_s += frame.duration_s
+            if not len(frame.pcm):
+                await asyncio.sleep(self.delay_s)
+                said = " ".join(words[: int(heard_s / self.s_per_word)])
+                yield Transcript(said, False, language, frame.pts)
             if self.partials and count % 10 == 0 and count // 10 <= len(words):
                 yield Transcript(" ".join(words[: count // 10]), False, language)
         if self.fail is not None:

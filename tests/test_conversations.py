@@ -29,7 +29,7 @@ from pipeline.reply import Patience
 from pipeline.session import Session, SessionSettings
 from pipeline.speech import SpeechSettings
 from pipeline.tasks import closing
-from pipeline.turn_taking import TurnSettings
+from pipeline.turn_settings import TurnSettings
 
 from .fakes import FakeLlm, FakeStt, FakeTts, JoiningTts, LoudnessDetector, engines
 from .script import FRAME_MS, SPEECH, Played, conversation, play
@@ -108,7 +108,7 @@ def test_barge_in_is_silent_within_80_ms_and_takes_the_floor() -> None:
 
 
 def test_a_cough_costs_the_agent_nothing() -> None:
-    cough = play("#" * 30 + "." * 60 + "#" * 5 + "." * 300, settings=SETTINGS)
+    cough = play("#" * 30 + "." * 60 + "#" * 5 + "." * 300, engines(FakeStt(("hello there", ""))), settings=SETTINGS)
     plain = play("#" * 30 + "." * 365, settings=SETTINGS)
     assert cough.all(ReplyInterrupted) == [] and cough.all(ReplyFinished) == [ReplyFinished(1, ANSWER)]
     assert _loud(cough) == _loud(plain), "not a sample is lost"

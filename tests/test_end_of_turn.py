@@ -19,7 +19,7 @@ from pipeline.session import SessionSettings
 from pipeline.speech import SpeechSettings
 from pipeline.turn.heuristic import HeuristicEndOfTurn
 from pipeline.turn.silence import SilenceEndOfTurn
-from pipeline.turn_taking import TurnSettings
+from pipeline.turn_settings import TurnSettings
 
 from .fakes import FakeStt, engines
 from .script import Played, play

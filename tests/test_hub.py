@@ -20,7 +20,7 @@ from pipeline.errors import Overloaded, ProtocolError
 from pipeline.history import History
 from pipeline.playout import Playout
 from pipeline.session import Session, SessionSettings
-from pipeline.turn_taking import TurnSettings
+from pipeline.turn_settings import TurnSettings
 from signaling.calls import Offer
 from tests.rtc import complaints, until
 from tests.rtc_caller import Caller, find_agent, stand_ins

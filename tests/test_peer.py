@@ -22,7 +22,7 @@ from pipeline.errors import Overloaded, ProtocolError
 from pipeline.history import History
 from pipeline.playout import Playout
 from pipeline.session import Session, SessionSettings
-from pipeline.turn_taking import TurnSettings
+from pipeline.turn_settings import TurnSettings
 from signaling.calls import Candidate, Offer
 from tests.fakes import FakeStt
 from tests.rtc import complaints, until

@@ -19,7 +19,7 @@ from pipeline.events import (
 )
 from pipeline.session import Session, SessionSettings
 from pipeline.speech import SpeechSettings
-from pipeline.turn_taking import TurnSettings
+from pipeline.turn_settings import TurnSettings
 
 from .fakes import FakeLlm, FakeStt, LoudnessDetector, engines
 from .script import FRAME_MS, Played, play
@@ -146,7 +146,8 @@ def test_speech_after_the_release_is_automatic_again(delay_s: float) -> None:
 def test_a_cough_after_the_release_costs_the_agent_nothing() -> None:
     script = "(" + "#" * 30 + ")" + "." * 10 + "#" * 5 + "." * 300
     for delay_s in (0.0, 0.5):
-        played = play(script, engines(FakeStt(delay_s=delay_s)), settings=SETTINGS)
+        stt = FakeStt(("hello there", ""), delay_s=delay_s)
+        played = play(script, engines(stt), settings=SETTINGS)
         assert said(played) == ["hello there"] and played.all(ReplyFinished) == [ReplyFinished(1, ANSWER)]
 
 

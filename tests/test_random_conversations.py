@@ -34,7 +34,7 @@ from pipeline.session import Session
 from pipeline.session_settings import SessionSettings, session_settings_for
 from pipeline.speech import SpeechSettings
 from pipeline.speech_detector import DetectorSettings
-from pipeline.turn_taking import TurnSettings
+from pipeline.turn_settings import TurnSettings
 from pipeline.vad.energy import EnergyVad
 
 from .script import FRAME_MS, Played, check, conversation

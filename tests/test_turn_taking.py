@@ -6,7 +6,9 @@ import pytest
 
 from pipeline import turn_actions as act
 from pipeline.endpointing import Asks
-from pipeline.turn_taking import Agent, Caller, TurnSettings, TurnTaking
+from pipeline.floor import Agent, Caller
+from pipeline.turn_settings import TurnSettings
+from pipeline.turn_taking import TurnTaking
 
 MS = 16
 
@@ -66,21 +68,150 @@ def test_nobody_said_anything() -> None:
     assert m.received(2200 * MS, 2000 * MS) == [act.DropUtterance()] and m.caller is Caller.SILENT
 
 
-def test_barge_in_holds_then_interrupts() -> None:
-    m = _machine(barge_in_ms=250)
-    m.agent(Agent.SPEAKING)
-    assert m.speech_started(5000 * MS) == [act.HoldReply(), act.StartUtterance(4900 * MS)]
-    assert m.received(5300 * MS, 5249 * MS) == []
-    assert m.received(5310 * MS, 5250 * MS) == [act.Interrupt()]
+# --- speech over the agent
+
+
+def _over_agent(agent: Agent = Agent.SPEAKING, **settings: object) -> TurnTaking:
+    """Return a machine whose caller has begun to speak at 5000 ms, over the agent."""
+    machine = _machine(**settings)
+    machine.agent(agent)
+    assert machine.speech_started(5000 * MS) == [act.HoldReply(), act.StartUtterance(4900 * MS)]
+    return machine
+
+
+@pytest.mark.parametrize("agent", [Agent.THINKING, Agent.SPEAKING])
+def test_words_over_the_agent_take_the_floor(agent: Agent) -> None:
+    m = _over_agent(agent)
+    assert m.received(5300 * MS, 5300 * MS) == [] and m.words("", final=False) == []
+    assert m.words("mm", final=False, backchannel=True) == []
+    assert m.words("mm no", final=False) == [act.Interrupt()]
+    m.agent(Agent.LISTENING)
+    assert m.words("mm no stop", final=False) == []
+    assert m.speech_ended(5600 * MS) == [act.EndUtterance()]
+    assert m.words("mm no stop", final=True) == [act.PrepareReply("mm no stop")]
+
+
+def test_speech_that_lasts_takes_the_floor_without_words() -> None:
+    m = _over_agent(barge_in_ms=250)
+    assert m.received(5300 * MS, 5249 * MS) == [act.SettleWords()]
+    assert m.received(5310 * MS, 5310 * MS) == [act.Interrupt()]
     assert m.received(5400 * MS, 5400 * MS) == []
 
 
-def test_a_cough_resumes() -> None:
-    m = _machine()
-    m.agent(Agent.THINKING)
-    m.speech_started(5000 * MS)
-    assert m.speech_ended(5100 * MS) == [act.DropUtterance(), act.ResumeReply()]
+def test_a_long_backchannel_does_not() -> None:
+    m = _over_agent(barge_in_ms=250)
+    m.words("yeah yeah", final=False, backchannel=True)
+    assert m.received(9000 * MS, 9000 * MS) == []
+
+
+@pytest.mark.parametrize(("text", "backchannel"), [("", False), ("mm-hm", True)], ids=["a cough", "a backchannel"])
+@pytest.mark.parametrize("agent", [Agent.THINKING, Agent.SPEAKING])
+def test_what_takes_no_floor_costs_the_agent_nothing(text: str, backchannel: bool, agent: Agent) -> None:
+    m = _over_agent(agent)
+    m.words(text, final=False, backchannel=backchannel)
+    assert m.received(5120 * MS, 5100 * MS) == [act.SettleWords()]
+    assert m.speech_ended(5100 * MS) == [act.EndUtterance(settled=True)]
+    assert m.received(5400 * MS, 5100 * MS) == []
+    assert m.words(text, final=True, backchannel=backchannel) == [act.DropUtterance(), act.ResumeReply()]
     assert m.caller is Caller.SILENT
+
+
+def test_a_backchannel_that_becomes_a_sentence_takes_the_floor() -> None:
+    m = _over_agent()
+    m.words("yeah", final=False, backchannel=True)
+    assert m.speech_ended(5300 * MS) == [act.EndUtterance()]
+    assert m.speech_started(5500 * MS) == [act.StartUtterance(5400 * MS)], "held already"
+    assert m.words("yeah", final=False, backchannel=True) == []
+    assert m.speech_ended(5900 * MS) == [act.EndUtterance()]
+    assert m.received(6300 * MS, 5900 * MS) == [], "an answer may not begin before it is known whose turn it is"
+    assert m.words("yeah but why", final=True) == [act.Interrupt(), act.EndTurn("yeah but why", 5900 * MS)]
+
+
+def test_the_agent_does_not_wait_for_late_words_but_they_count() -> None:
+    def waited() -> TurnTaking:
+        m = _over_agent()
+        m.speech_ended(5300 * MS)
+        assert m.received(6299 * MS, 5300 * MS) == []
+        assert m.received(6300 * MS, 5300 * MS) == [act.ResumeReply()]
+        assert m.received(6320 * MS, 5300 * MS) == []
+        return m
+
+    assert waited().words("stop", final=True) == [act.Interrupt(), act.EndTurn("stop", 5300 * MS)]
+    assert waited().words("", final=True) == [act.DropUtterance(), act.ResumeReply()]
+    m = waited()
+    assert m.speech_started(7000 * MS) == [act.HoldReply(), act.StartUtterance(6900 * MS)]
+    m = waited()
+    assert m.agent(Agent.LISTENING) == []
+    assert m.words("yeah", final=True, backchannel=True) == [act.EndTurn("yeah", 5300 * MS)], "nobody else speaks"
+
+
+def test_a_sound_that_may_become_speech_ducks_the_agent() -> None:
+    m = _machine()
+    assert m.received(1000 * MS, 0, stirring=True) == [], "nobody speaks"
+    m.agent(Agent.SPEAKING)
+    assert m.received(5020 * MS, 0, stirring=True) == [act.DuckReply()]
+    assert m.received(5040 * MS, 0, stirring=True) == []
+    assert m.received(5060 * MS, 0) == [act.UnduckReply()]
+    assert m.received(5080 * MS, 0) == []
+    assert m.received(5100 * MS, 0, stirring=True) == [act.DuckReply()]
+    assert m.speech_started(5100 * MS) == [act.HoldReply(), act.StartUtterance(5000 * MS)]
+    m.speech_ended(5200 * MS)
+    assert m.words("", final=True) == [act.DropUtterance(), act.ResumeReply()]
+    assert m.received(5400 * MS, 0) == [], "resumed as loud as ever"
+    m = _machine(allow_interruptions=False)
+    m.agent(Agent.SPEAKING)
+    assert m.received(5020 * MS, 0, stirring=True) == []
+
+
+# --- work behind the silence
+
+
+def test_words_are_asked_for_in_every_silence_and_answered_while_it_lasts() -> None:
+    m = TurnTaking(TurnSettings(endpoint_ms=300, preroll_ms=100))
+    m.speech_started(1000 * MS)
+    assert m.received(2019 * MS, 2000 * MS) == []
+    assert m.received(2020 * MS, 2000 * MS) == [act.SettleWords()]
+    assert m.words("I", final=False, settled=False) == []
+    assert m.words("I want", final=False, settled=True) == [act.PrepareReply("I want")]
+    assert m.received(2060 * MS, 2050 * MS) == [], "the caller goes on"
+    assert m.words("I want", final=False, settled=True) == []
+    assert m.received(2080 * MS, 2060 * MS) == [act.SettleWords()]
+    assert m.words("I want tea", final=False, settled=False) == [act.RevokeReply()]
+    assert m.words("I want tea", final=False, settled=True) == [act.PrepareReply("I want tea")]
+    assert m.speech_ended(2060 * MS) == [act.EndUtterance(settled=True)]
+    assert m.words("I want tea", final=True) == []
+    assert m.received(2360 * MS, 2060 * MS) == [act.EndTurn("I want tea", 2060 * MS)]
+
+
+def test_an_answer_is_prepared_no_sooner_than_it_has_to_be() -> None:
+    m = TurnTaking(TurnSettings(endpoint_ms=400))
+    for ms in (90, 140, 100):
+        m.endpointing.answer_took(ms)
+    m.speech_started(1000 * MS)
+    m.received(2020 * MS, 2000 * MS)
+    assert m.words("hi", final=False, settled=True) == []
+    assert m.received(2199 * MS, 2000 * MS) == []
+    assert m.received(2200 * MS, 2000 * MS) == [act.PrepareReply("hi")], "140 ms and 60 before the end"
+
+
+def test_what_is_expected_to_go_on_is_answered_late_and_what_is_over_at_once() -> None:
+    def settled(probability: float) -> TurnTaking:
+        m = TurnTaking(TurnSettings(answer_ms=250), Asks.AGAIN)
+        m.speech_started(1000 * MS)
+        m.received(2020 * MS, 2000 * MS)
+        assert m.words("I", final=False, settled=True) == [act.Judge("I")], "there are words to judge by"
+        assert m.judged(probability) == ([act.PrepareReply("I")] if probability == 1 else [])
+        m.speech_ended(2000 * MS)
+        m.words("I", final=True)
+        return m
+
+    assert settled(1.0).received(2200 * MS, 2000 * MS) == [act.EndTurn("I", 2000 * MS)]
+    m = settled(0.0)
+    assert m.received(3349 * MS, 2000 * MS) == []
+    assert m.received(3350 * MS, 2000 * MS) == [act.PrepareReply("I")]
+    m = settled(0.5)
+    assert m.received(2149 * MS, 2000 * MS) == []
+    assert m.received(2150 * MS, 2000 * MS) == [act.PrepareReply("I")]
 
 
 def test_without_interruptions_speech_waits_for_its_turn() -> None:
@@ -98,10 +229,13 @@ def test_without_interruptions_speech_waits_for_its_turn() -> None:
 
 
 def _asking(asks: Asks = Asks.AGAIN) -> TurnTaking:
-    """Return a machine with an engine whose caller speaks from 1000 to 2000 ms; it waits for 200, 400 or 1600 ms."""
-    machine = TurnTaking(TurnSettings(), asks)
+    """Return a machine with an engine whose caller speaks from 1000 to 2000 ms; it waits for 200, 400 or 1600 ms.
+
+    An answer takes so long that it is prepared at once.
+    """
+    machine = TurnTaking(TurnSettings(answer_ms=1600), asks)
     machine.speech_started(1000 * MS)
-    assert machine.received(2099 * MS, 2000 * MS) == [], "no silence yet"
+    assert machine.received(2099 * MS, 2000 * MS) == [act.SettleWords()], "no silence yet that is worth a judgment"
     return machine
 
 
@@ -128,18 +262,18 @@ def test_the_engine_is_asked_at_the_first_silence_and_once_for_each_wording() ->
     assert m.received(2100 * MS, 2000 * MS) == [act.Judge("I want")]
     assert m.received(2120 * MS, 2000 * MS) == []
     assert m.words("I want to", final=False) == [act.Judge("I want to")]
-    assert m.speech_ended(2000 * MS) == [act.EndUtterance()]
+    assert m.speech_ended(2000 * MS) == [act.EndUtterance(settled=True)]
     assert m.words("I want to", final=True) == [act.PrepareReply("I want to")]
 
 
 def test_an_engine_that_goes_by_the_sound_is_asked_once_for_each_silence() -> None:
     m = _asking(Asks.ONCE)
     assert m.received(2100 * MS, 2000 * MS) == [act.Judge("")]
-    assert m.speech_ended(2000 * MS) == [act.EndUtterance()]
+    assert m.speech_ended(2000 * MS) == [act.EndUtterance(settled=True)]
     assert m.words("I want to", final=True) == [act.PrepareReply("I want to")]
     assert m.judged(1.0) == []
     assert m.speech_started(2300 * MS) == [act.StartUtterance(2000 * MS)]
-    assert m.received(2500 * MS, 2400 * MS) == [act.Judge("I want to")]
+    assert m.received(2500 * MS, 2400 * MS) == [act.SettleWords(), act.Judge("I want to")]
 
 
 def test_a_silence_within_speech_is_forgotten_and_so_is_what_was_thought_of_it() -> None:
@@ -147,7 +281,7 @@ def test_a_silence_within_speech_is_forgotten_and_so_is_what_was_thought_of_it()
     assert m.received(2100 * MS, 2000 * MS) == [act.Judge("")]
     assert m.received(2150 * MS, 2150 * MS) == []
     assert m.judged(1.0) == [], "an answer to a question that is void"
-    assert m.speech_ended(2500 * MS) == [act.EndUtterance(), act.Judge("")]
+    assert m.speech_ended(2500 * MS) == [act.EndUtterance(), act.Judge("")], "of silence nobody told before"
     m.words("", final=False)
     assert m.words("hi", final=True) == [act.Judge("hi"), act.PrepareReply("hi")]
     assert m.judged(None) == []
@@ -187,10 +321,10 @@ def test_a_barge_in_is_judged_once_it_has_the_floor() -> None:
     m = TurnTaking(TurnSettings(), Asks.AGAIN)
     m.agent(Agent.SPEAKING)
     m.speech_started(5000 * MS)
-    assert m.received(5240 * MS, 5100 * MS) == []
-    assert m.received(5260 * MS, 5260 * MS) == [act.Interrupt()]
+    assert m.received(5240 * MS, 5100 * MS) == [act.SettleWords()]
+    assert m.words("stop", final=False) == [act.Interrupt()]
     m.agent(Agent.LISTENING)
-    assert m.received(5700 * MS, 5600 * MS) == [act.Judge("")]
+    assert m.received(5260 * MS, 5100 * MS) == [act.Judge("stop")]
 
 
 def test_a_press_is_not_judged() -> None:
@@ -205,8 +339,8 @@ def test_a_press_is_not_judged() -> None:
 def test_without_a_choice_of_silence_there_is_nothing_to_ask() -> None:
     m = TurnTaking(TurnSettings(endpoint_min_ms=300, endpoint_ms=300, endpoint_max_ms=300), Asks.AGAIN)
     m.speech_started(1000 * MS)
-    assert m.received(2100 * MS, 2000 * MS) == []
-    assert m.speech_ended(2000 * MS) == [act.EndUtterance()]
+    assert m.received(2100 * MS, 2000 * MS) == [act.SettleWords()]
+    assert m.speech_ended(2000 * MS) == [act.EndUtterance(settled=True)]
     assert m.words("and", final=True) == [act.PrepareReply("and")]
     assert m.received(2300 * MS, 2000 * MS) == [act.EndTurn("and", 2000 * MS)]
 
@@ -239,6 +373,7 @@ def test_when_the_reply_ends_by_itself_a_short_word_is_no_longer_a_cough() -> No
     m.speech_started(5000 * MS)
     m.agent(Agent.LISTENING)
     assert m.speech_ended(5100 * MS) == [act.EndUtterance()]
+    assert m.words("yes", final=True, backchannel=True) == [act.PrepareReply("yes")]
 
 
 def test_a_press_is_a_turn_from_the_button_to_the_button() -> None:
@@ -357,16 +492,17 @@ def test_speech_after_the_release_waits_for_the_answer_and_is_then_a_barge_in() 
     m = released()
     assert m.words("hi", final=True) == [act.EndTurn("hi", 2000 * MS)]
     assert m.agent(Agent.THINKING) == [act.HoldReply(), start]
-    assert m.received(2560 * MS, 2560 * MS) == [act.Interrupt()]
+    assert m.received(3310 * MS, 3310 * MS) == [act.Interrupt()]
     m = released()
     assert m.speech_ended(2900 * MS) == []
     m.words("hi", final=True)
-    assert m.agent(Agent.THINKING) == [act.HoldReply(), start, act.Interrupt(), act.EndUtterance()]
-    assert m.caller is Caller.PAUSED
+    assert m.agent(Agent.THINKING) == [act.HoldReply(), start, act.EndUtterance()]
+    assert m.caller is Caller.PAUSED and m.words("stop", final=True) == [act.Interrupt(), act.PrepareReply("stop")]
     m = released()
     assert m.speech_ended(2400 * MS) == []
     m.words("hi", final=True)
-    assert m.agent(Agent.THINKING) == [act.HoldReply(), start, act.DropUtterance(), act.ResumeReply()]
+    assert m.agent(Agent.THINKING) == [act.HoldReply(), start, act.EndUtterance()]
+    assert m.words("", final=True) == [act.DropUtterance(), act.ResumeReply()]
     m = released()
     assert m.words("", final=True) == [act.DropUtterance(), start] and m.caller is Caller.SPEAKING
 

@@ -18,15 +18,16 @@ QUIET_SAMPLES = SPEECH_RATE_HZ // 5
 
 
 class Growing:
-    """16 kHz audio as it comes. ``ended`` once all of it is there."""
+    """16 kHz audio as it comes. ``ended`` once all of it is there; ``pause_samples`` is a pause to be answered."""
 
     def __init__(self) -> None:
         self.ended = False
+        self.pause_samples: int | None = None
         self._pcm: list[Pcm] = []
         self._samples = 0
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
-        self._on_end: Callable[[], object] = lambda: None
+        self._on_stop: Callable[[], object] = lambda: None
 
     @property
     def samples(self) -> int:
@@ -41,7 +42,7 @@ class Growing:
         finally:
             self.ended = True
             self._changed.set()
-            self._on_end()
+            self._on_stop()
 
     async def _hold(self, frame: AudioFrame) -> None:
         if frame.rate_hz != SPEECH_RATE_HZ:
@@ -49,20 +50,28 @@ class Growing:
         self._pcm.append(frame.pcm)
         self._samples += len(frame.pcm)
         self._changed.set()
+        if not len(frame.pcm):
+            self.pause_samples = frame.pts
+            self._on_stop()
         while self._samples > HELD_MAX_SAMPLES:
             self._taken.clear()
             await self._taken.wait()
 
-    def when_ended(self, call: Callable[[], object]) -> None:
-        """Call this (instead of what was given before) when all audio is there."""
-        self._on_end = call
+    def when_stopped(self, call: Callable[[], object]) -> None:
+        """Call this (instead of what was given before) at each pause, and when all audio is there."""
+        self._on_stop = call
+
+    def take_pause(self) -> int | None:
+        """Return the pause to be answered, if any, and forget it."""
+        pause_samples, self.pause_samples = self.pause_samples, None
+        return pause_samples
 
     async def reaches(self, samples: int) -> bool:
-        """Wait until so much is there. False if it ended with less."""
-        while self._samples < samples and not self.ended:
+        """Wait until so much is there, or a pause is to be answered. False if it ended with less."""
+        while self._samples < samples and not self.ended and self.pause_samples is None:
             self._changed.clear()
             await self._changed.wait()
-        return self._samples >= samples
+        return self._samples >= samples or (self.pause_samples is not None and not self.ended)
 
     def all(self) -> Pcm:
         """Return what is there."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from pipeline.audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, AudioFrame, Pcm
 from pipeline.events import Transcript
@@ -45,24 +46,24 @@ class WhisperUtterance:
         self._pieces: list[asyncio.Future[Heard]] = []
 
     async def transcripts(self, frames: AsyncIterator[AudioFrame]) -> AsyncIterator[Transcript]:
-        """Yield the words so far where they changed, then the final ones."""
+        """Yield the words so far where they changed, those of each pause, and then the final ones."""
         holding = asyncio.create_task(self._audio.hold(frames), name="hold utterance")
         try:
             text = ""
             async with closing(self._while_it_grows()) as growing:
                 async for heard in growing:
-                    if heard.text and (now := self._joined(heard.text)) != text:
-                        text = now
-                        yield Transcript(text, False, heard.language)
+                    if heard.pause_samples is not None or (heard.text and heard.text != text):
+                        text = heard.text
+                        yield heard
             await holding  # raises what the frames raised
-            yield await self._final()
+            yield self._joined(await self._ask_all(), final=True)
         finally:
             await cancel_and_wait(holding)
             for piece in self._pieces:
                 piece.cancel()
 
-    async def _while_it_grows(self) -> AsyncIterator[Heard]:
-        """Yield what the open piece holds so far, every step of new audio, at rest for as long as a look took."""
+    async def _while_it_grows(self) -> AsyncIterator[Transcript]:
+        """Yield what was said so far, at pauses and every step of new audio; rest for as long as a look took."""
         loop = asyncio.get_running_loop()
         wait_samples = self._step_samples or PIECE_SAMPLES
         while await self._audio.reaches(min(PIECE_SAMPLES, wait_samples)):
@@ -73,21 +74,38 @@ class WhisperUtterance:
             if self._audio.ended:
                 return
             begin_s, begin_samples = loop.time(), self._audio.samples
-            heard = await self._look()
+            pause_samples = self._audio.take_pause()
+            heard = await self._unless_stopped(self._look() if pause_samples is None else self._ask_all())
             took_samples = int((loop.time() - begin_s) * SPEECH_RATE_HZ)
-            wait_samples = begin_samples + max(self._step_samples, 2 * took_samples)
+            wait_samples = (
+                begin_samples + max(self._step_samples, 2 * took_samples) if self._step_samples else PIECE_SAMPLES
+            )
             if heard is not None:
-                yield heard
+                yield self._joined(heard, pause_samples=pause_samples)
 
-    async def _look(self) -> Heard | None:
-        """Return what is said so far, None if the utterance ends first: its final words are asked for then."""
-        asked = self._partials.ask(self._speech(self._audio.all()))
-        self._audio.when_ended(asked.cancel)
+    async def _look(self) -> list[Heard]:
+        """Return what is said so far, as far as it is known at once."""
+        settled = [piece.result() for piece in self._pieces if piece.done()]
+        return [*settled, await self._ask(self._partials)]
+
+    async def _ask_all(self) -> list[Heard]:
+        """Return all of what is said so far, as good as final."""
+        last = [self._ask(self._finals)] if self._audio.samples >= LEAST_SAMPLES else []
         try:
-            await asyncio.wait({asked})
+            return [await piece for piece in [*self._pieces, *last]]
         finally:
-            asked.cancel()
-        return None if asked.cancelled() else asked.result()
+            for asked in last:
+                asked.cancel()
+
+    async def _unless_stopped(self, look: Coroutine[Any, Any, list[Heard]]) -> list[Heard] | None:
+        """Return what ``look`` does; None if a pause or the end comes first: other words are asked for then."""
+        looking = asyncio.create_task(look, name="look at utterance")
+        self._audio.when_stopped(looking.cancel)
+        try:
+            await asyncio.wait({looking})
+        finally:
+            await cancel_and_wait(looking)
+        return None if looking.cancelled() else looking.result()
 
     async def _cut(self) -> None:
         """Ask for the final words of what a window holds."""
@@ -96,17 +114,13 @@ class WhisperUtterance:
         if len(self._pieces) >= PIECES_WAITING:
             await asyncio.wait({self._pieces[-PIECES_WAITING]})
 
-    async def _final(self) -> Transcript:
-        if self._audio.samples >= LEAST_SAMPLES:
-            self._pieces.append(self._finals.ask(self._speech(self._audio.all())))
-        heard = [await piece for piece in self._pieces]
-        text = " ".join(piece.text for piece in heard if piece.text)
-        language = next((piece.language for piece in heard if piece.text), self._language)
-        return Transcript(text, True, language)
+    def _ask(self, lane: Batches[Speech, Heard]) -> asyncio.Future[Heard]:
+        return lane.ask(self._speech(self._audio.all()))
 
     def _speech(self, pcm: Pcm) -> Speech:
         return Speech(pcm, self._language, self._prompt)
 
-    def _joined(self, text: str) -> str:
-        settled = [piece.result().text for piece in self._pieces if piece.done()]
-        return " ".join(filter(None, [*settled, text]))
+    def _joined(self, heard: list[Heard], *, final: bool = False, pause_samples: int | None = None) -> Transcript:
+        spoken = [piece for piece in heard if piece.text]
+        language = spoken[0].language if spoken else self._language
+        return Transcript(" ".join(piece.text for piece in spoken), final, language, pause_samples)

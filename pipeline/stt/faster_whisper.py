@@ -50,7 +50,9 @@ MISSING = "pip install faster-whisper"
 
 
 class FasterWhisperSpeechToText:
-    """One model; a lane for final words, and one for those of callers who still speak."""
+    """One model; a lane for final words and those of a pause, and one for those of callers who still speak."""
+
+    hears_pauses = True
 
     def __init__(self, whisper: Whisper, settings: WhisperSettings) -> None:
         self.device = settings.device

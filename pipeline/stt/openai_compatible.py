@@ -12,6 +12,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -41,6 +42,11 @@ class OpenAICompatibleSpeechToText:
         self.aclose = remote.aclose
         self.close = remote.close
 
+    @property
+    def hears_pauses(self) -> bool:
+        """Whether a service of ours is there whose engine does."""
+        return self._remote.hears_pauses
+
     async def transcribe(
         self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
     ) -> AsyncIterator[Transcript]:
@@ -65,7 +71,7 @@ class OpenAICompatibleSpeechToText:
         request = self._remote.request("audio/transcriptions", pace, data=upload, headers=upload.headers)
         async with request as answer, closing((_streamed if ours else _whole)(answer, language)) as transcripts:
             while (transcript := await pace.next(transcripts)) is not None:
-                yield transcript
+                yield _on_the_axis_of(held, transcript)
 
     async def _upload(self, held: Held, hints: Mapping[str, str], *, ours: bool) -> Upload:
         fields = {"model": await self._remote.model(), "response_format": "json", **hints}
@@ -73,6 +79,13 @@ class OpenAICompatibleSpeechToText:
             return Upload(held, {**fields, "stream": "true"}, OUR_FILE)
         await held.whole()
         return Upload(held, fields, OTHERS_FILE, begin=wav_header(SPEECH_RATE_HZ, held.size_bytes))
+
+
+def _on_the_axis_of(held: Held, transcript: Transcript) -> Transcript:
+    """Count a pause as our caller does: the service's utterance begins at 0."""
+    if transcript.pause_samples is None:
+        return transcript
+    return replace(transcript, pause_samples=held.from_samples + transcript.pause_samples)
 
 
 def _hints(language: str | None, prompt: str, *, ours: bool) -> dict[str, str]:
@@ -87,6 +100,9 @@ class Held:
     def __init__(self) -> None:
         self.ended = False
         self.error: Exception | None = None
+        self.from_samples = 0
+        self.pauses: list[int] = []
+        """How many bytes came before each."""
         self._audio = bytearray()
         self._more = asyncio.Event()
         self._on_end: Callable[[], None] = lambda: None
@@ -110,6 +126,10 @@ class Held:
     def _add(self, frame: AudioFrame) -> None:
         if frame.rate_hz != SPEECH_RATE_HZ:
             raise EngineError(f"stt openai_compatible hears {SPEECH_RATE_HZ} Hz, not {frame.rate_hz}")
+        if not self._audio:
+            self.from_samples = frame.pts
+        if not len(frame.pcm):
+            self.pauses.append(len(self._audio))
         self._audio += frame.pcm.astype("<i2", copy=False).tobytes()
         if len(self._audio) > HELD_MAX_BYTES:
             raise EngineError(f"an utterance is longer than {HELD_MAX_BYTES // 2 // SPEECH_RATE_HZ} s")
@@ -121,12 +141,16 @@ class Held:
         if self.ended:
             call()
 
-    async def after(self, position: int) -> bytes:
-        """Return what lies behind this byte, waiting for some; empty at the end."""
-        while len(self._audio) <= position and not self.ended:
+    async def after(self, position: int, pauses: int | None = None) -> bytes:
+        """Return what lies behind this byte, waiting for some; empty at the end.
+
+        Given how many ``pauses`` lie before it, up to the next one: then empty there, too.
+        """
+        while len(self._audio) <= position and not self.ended and not (pauses is not None and self.pauses[pauses:]):
             self._more.clear()
             await self._more.wait()
-        return bytes(self._audio[position:])
+        until = self.pauses[pauses] if pauses is not None and self.pauses[pauses:] else None
+        return bytes(self._audio[position:until])
 
     async def whole(self) -> None:
         """Wait for the end."""
@@ -138,7 +162,8 @@ class Held:
 class Upload:
     """The body of one request, multipart (RFC 7578), sent as the audio comes; a length where all of it has come.
 
-    An iterator and no generator: aiohttp does not close what it sends.
+    One that is sent as it comes begins another part of the file at each pause. It is an iterator and no generator:
+    aiohttp does not close what it sends.
     """
 
     def __init__(self, held: Held, fields: Mapping[str, str], file: tuple[str, str], begin: bytes = b"") -> None:
@@ -146,7 +171,9 @@ class Upload:
         self._held = held
         self._head = _form(boundary, fields, *file) + begin
         self._tail = f"\r\n--{boundary}--\r\n".encode()
+        self._pause = f"\r\n{_file_part(boundary, *file)}".encode()
         self._sent_bytes: int | None = None
+        self._pauses: int | None = None if begin else 0
         self.headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
         if begin:
             self.headers["Content-Length"] = str(len(self._head) + held.size_bytes + len(self._tail))
@@ -158,9 +185,12 @@ class Upload:
         if self._sent_bytes is None:
             self._sent_bytes = 0
             return self._head
-        if audio := await self._held.after(self._sent_bytes):
+        if audio := await self._held.after(self._sent_bytes, self._pauses):
             self._sent_bytes += len(audio)
             return audio
+        if self._pauses is not None and self._held.pauses[self._pauses :]:
+            self._pauses += 1
+            return self._pause
         tail, self._tail = self._tail, b""
         if not tail:
             raise StopAsyncIteration
@@ -169,10 +199,16 @@ class Upload:
 
 def _form(boundary: str, fields: Mapping[str, str], file_name: str, file_type: str) -> bytes:
     """Return what comes before the content of the file, which is the last field."""
-    part = f'--{boundary}\r\nContent-Disposition: form-data; name="'
-    lines = [f'{part}{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
-    lines.append(f'{part}file"; filename="{file_name}"\r\nContent-Type: {file_type}\r\n\r\n')
-    return "".join(lines).encode()
+    lines = [f"{_part(boundary, name)}\r\n\r\n{value}\r\n" for name, value in fields.items()]
+    return "".join([*lines, _file_part(boundary, file_name, file_type)]).encode()
+
+
+def _file_part(boundary: str, file_name: str, file_type: str) -> str:
+    return f'{_part(boundary, "file")}; filename="{file_name}"\r\nContent-Type: {file_type}\r\n\r\n'
+
+
+def _part(boundary: str, name: str) -> str:
+    return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"'
 
 
 async def _streamed(answer: Answer, language: str | None) -> AsyncIterator[Transcript]:
@@ -196,7 +232,9 @@ async def _whole(answer: Answer, language: str | None) -> AsyncIterator[Transcri
 def _transcript(answer: Answer, found: Mapping[str, Any], language: str | None, *, final: bool) -> Transcript:
     spoken = found.get("language")
     coded = isinstance(spoken, str) and re.fullmatch(r"[a-z]{2,3}(-\w{2,4})?", spoken)
-    return Transcript(answer.text(found.get("text")).strip(), final, spoken if coded else language)
+    pause = found.get("pause_samples")
+    pause_samples = pause if isinstance(pause, int) and not final else None
+    return Transcript(answer.text(found.get("text")).strip(), final, spoken if coded else language, pause_samples)
 
 
 def describe(settings: Settings) -> Usable:

@@ -1,7 +1,7 @@
 """Says scripted texts in turn, whatever it hears: for tests and benchmarks.
 
 Settings: ``VOCAL_SCRIPTED_TEXT`` (texts separated by ``|``, repeated from the start when used up) and
-``VOCAL_SCRIPTED_DELAY_MS`` (from the end of the audio to the words).
+``VOCAL_SCRIPTED_DELAY_MS`` (from a pause or the end of the audio to the words).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ DEFAULT_TEXT = "This is what you said."
 
 
 class ScriptedSpeechToText:
-    """Utterances of all sessions take their texts from one list, in the order of their ends."""
+    """Utterances of all sessions take their texts from one list, in the order of their first words."""
+
+    hears_pauses = True
 
     def __init__(self, texts: Sequence[str], delay_s: float = 0.0) -> None:
         self._texts = cycle(texts)
@@ -27,12 +29,17 @@ class ScriptedSpeechToText:
     async def transcribe(
         self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
     ) -> AsyncIterator[Transcript]:
-        """Wait for the end of the audio and the delay; audio without a sample has no words."""
-        heard = 0
+        """Say the text, the delay after each pause and the end of the audio; audio without a sample has no words."""
+        text: str | None = None
+        heard = False
         async for frame in frames:
-            heard += len(frame.pcm)
+            heard = heard or len(frame.pcm) > 0
+            if heard and not len(frame.pcm):
+                await asyncio.sleep(self._delay_s)
+                text = text or next(self._texts)
+                yield Transcript(text, False, language, frame.pts)
         await asyncio.sleep(self._delay_s)
-        yield Transcript(next(self._texts) if heard else "", True, language)
+        yield Transcript((text or next(self._texts)) if heard else "", True, language)
 
 
 def describe(settings: Settings) -> Usable:

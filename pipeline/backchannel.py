@@ -1,0 +1,44 @@
+"""Backchannels: what people say to show that they listen, while the other goes on speaking ("mm-hm", "yeah", "okay").
+
+The term is Yngve's (1970); who says one does not want the floor. A refusal, a request to stop and a question are none,
+in no language. Words of a language that is not known here always take the floor.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+MOST = 4
+"""More of them in a row are a sentence."""
+
+SOUNDS = "m+ h+m+ m+h+m+ m+ h+m+ u+h+ huh u+m+ e+r+m? e+h+ a+h+ o+h+ aha wow"
+WORDS = {
+    "en": "yeah yep yup yes ok okay right sure true exactly indeed really cool nice great good fine alright"
+    " all_right i_see got_it of_course uh_huh go_on makes_sense that's_right",
+    "de": "ja jap jep genau ok okay stimmt gut klar richtig verstehe sicher ach ach_so alles_klar na_klar in_ordnung",
+    "es": "sí si vale ok okay claro ya bueno bien entiendo ajá exacto cierto de_acuerdo por_supuesto",
+    "fr": "oui ouais ok okay ah_bon d'accord voilà exact bien bon je_vois bien_sûr c'est_ça hum",
+    "it": "sì si ok okay certo già esatto capisco bene giusto va_bene d'accordo",
+    "ja": "うん うんうん はい ええ へえ そう そうですね なるほど ああ",
+    "nl": "ja ok okay oké juist precies klopt goed inderdaad prima natuurlijk",
+    "pl": "tak no_tak ok okay jasne dobrze rozumiem racja właśnie",
+    "pt": "sim ok okay tá certo claro entendi pois isso bem exato",
+    "zh": "嗯 嗯嗯 哦 噢 好 好的 对 是 是的",
+}
+BETWEEN = r"[\s,.;!。、，！…-]*"
+
+
+def is_backchannel(text: str, language: str | None) -> bool:
+    """Tell whether this is all that the text is. ``language`` is an ISO 639-1 code, or None for any."""
+    known = "" if language is None else language.lower().partition("-")[0]
+    return _pattern(known).fullmatch(text.strip().lower().replace("’", "'")) is not None
+
+
+@cache
+def _pattern(language: str) -> re.Pattern[str]:
+    words = WORDS.values() if not language else [WORDS.get(language, "")]
+    sounds = [re.sub(r" ", "|", SOUNDS), *(re.escape(word) for row in words for word in row.split())]
+    each = "|".join(sound.replace("_", rf"{BETWEEN}") for sound in sounds)
+    ends = r"(?!\w)" if language not in ("ja", "zh") else ""
+    return re.compile(rf"{BETWEEN}(?:(?:{each}){ends}{BETWEEN}){{1,{MOST}}}")

@@ -1,0 +1,50 @@
+"""Does the caller take the floor from the agent? Facts in, actions out; no clock, no await.
+
+A sound that may become speech ducks the agent, speech pauses it, and only words take its turn: a cough, a noise or a
+sign of attention ("mm-hm") costs it nothing, and it goes on where it was. Words are waited for; an agent that has been
+paused for too long goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+from . import turn_actions as act
+from .audio import SAMPLES_PER_MS
+from .turn_settings import TurnSettings
+
+
+class BargeIn:
+    """``contested`` while the caller speaks over the agent, or has, and it is not known what to make of it."""
+
+    def __init__(self, settings: TurnSettings) -> None:
+        self.contested = False
+        self._settings = settings
+        self._ducked = False
+        self._held = False
+
+    def stir(self, stirring: bool) -> list[act.Action]:
+        """There is a sound over the agent that may become speech, or there is not (any more)."""
+        if stirring is self._ducked:
+            return []
+        self._ducked = stirring
+        return [act.DuckReply() if stirring else act.UnduckReply()]
+
+    def begin(self) -> list[act.Action]:
+        """It is speech."""
+        held, self._held = self._held, True
+        self.contested, self._ducked = True, False
+        return [] if held else [act.HoldReply()]
+
+    def by_length(self, spoken_samples: int, text: str) -> bool:
+        """Tell whether speech of this length takes the floor; not where its words so far did not."""
+        return not text and spoken_samples >= self._settings.barge_in_ms * SAMPLES_PER_MS
+
+    def wait(self, silent_samples: int) -> list[act.Action]:
+        """The caller has been silent for so long, and their words are still being transcribed."""
+        if not self._held or silent_samples < self._settings.verdict_ms * SAMPLES_PER_MS:
+            return []
+        self._held = False
+        return [act.ResumeReply()]
+
+    def end(self) -> None:
+        """The floor is taken, or was not, or the agent has ended."""
+        self.contested = self._ducked = self._held = False

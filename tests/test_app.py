@@ -270,7 +270,7 @@ def test_an_ipv6_address_is_announced_in_brackets() -> None:
 )
 def test_a_connection_that_says_nothing_is_closed(request_so_far: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        async with listening() as port, asyncio.timeout(5):
+        async with listening() as port, asyncio.timeout(20):
             await answer_to(port, request_so_far)
 
     monkeypatch.setattr(server_module, "SILENT_S", 0.3)

@@ -94,8 +94,13 @@ def tree(source: Path) -> ast.Module:
     return ast.parse((ROOT / source).read_text())
 
 
-def imports(source: Path) -> Iterator[Import]:
-    """Yield what a file imports, relative imports resolved; each name of a ``from`` import as a module of its own."""
+@cache
+def imports(source: Path) -> tuple[Import, ...]:
+    """Return what a file imports, relative imports resolved; each name of a ``from`` import as a module of its own."""
+    return tuple(_imports(source))
+
+
+def _imports(source: Path) -> Iterator[Import]:
     at_top = {id(node) for node in tree(source).body}
     package = source.with_suffix("").parts[:-1]
     for node in ast.walk(tree(source)):

@@ -150,7 +150,7 @@ def test_speaking_again_cuts_the_agent_off(speaking: Path, tmp_path: Path, way: 
     assert len(took_ms) >= INTERRUPTIONS
     # A machine that does other things as well may stumble once; what the page can do is seen in the best of them.
     assert min(took_ms) < 200, took_ms
-    assert max(took_ms) < 1_500, took_ms
+    assert max(took_ms) < 3_000, took_ms
 
 
 def silent_after_ms(levels: Levels, taken_ms: list[float]) -> list[float]:

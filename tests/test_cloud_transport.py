@@ -94,7 +94,7 @@ def test_canceling_returns_at_once_and_cuts_the_connection() -> None:
                 began_s = loop.time()
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(pool.client.get(url), 0.05)
-                assert loop.time() - began_s < 1.0
+                assert loop.time() - began_s < 3.0
         async with serving(endless) as url, pool_for(url) as pool:
             async with pool.client.stream("GET", url) as answer:
                 async for _ in answer.aiter_bytes():
@@ -119,7 +119,7 @@ def test_a_pool_is_closed_with_what_is_just_connecting() -> None:
             await pool.aclose()
             await pool.aclose()
             pool.prepare()
-            assert asyncio.get_running_loop().time() - began_s < 1.0
+            assert asyncio.get_running_loop().time() - began_s < 3.0
 
     run(main())
 

@@ -205,7 +205,7 @@ def test_canceling_leaves_nothing_locked(database_url: str) -> None:
                     await asyncio.sleep(0)
                 writing.cancel()
                 await asyncio.wait([writing])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await execute(database, "UPDATE agents SET speed = 3")
                 assert await count_agents(database) == 1
 

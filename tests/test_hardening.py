@@ -57,7 +57,7 @@ async def message_arrives(caller: RTCPeerConnection, callee: RTCPeerConnection) 
     got = asyncio.Event()
     next(iter(ours.values())).on("message", lambda _: got.set())
     next(iter(theirs.values())).send("hello")
-    await asyncio.wait_for(got.wait(), 5)
+    await asyncio.wait_for(got.wait(), 20)
     return True
 
 
@@ -178,11 +178,11 @@ def test_consent_expires_and_is_asked_often_enough_to_notice(monkeypatch: pytest
         for protocol in b._protocols:
             protocol.transport.abort()
         began_s = loop.time()
-        await until(lambda: a._closed, 6)
+        await until(lambda: a._closed, 20)
         await b.close()
         return loop.time() - began_s
 
-    assert asyncio.run(main()) < 5
+    assert asyncio.run(main()) < 10, "not the half minute that it would be without us"
 
 
 def test_consent_survives_loss_and_answers_that_take_longer_than_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_a_stun_server_that_never_answers_costs_half_a_second() -> None:
             await connection.close()
         return took_s
 
-    assert 0.4 < asyncio.run(main()) < 2
+    assert 0.4 < asyncio.run(main()) < 4
 
 
 class AnsweringStun(asyncio.DatagramProtocol):
@@ -325,7 +325,7 @@ def test_closing_at_any_moment_of_the_handshake_leaves_no_task() -> None:
                     await asyncio.sleep(0.002)
                 await callee.close()
                 await caller.close()
-            await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 2)
+            await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, 20)
         assert found == []
 
     asyncio.run(main())
@@ -363,8 +363,8 @@ def test_close_does_not_wait_for_reports_that_failed() -> None:
             streams = vars(receiver)["_RTCRtpReceiver__remote_streams"]
             await until(lambda: streams)
             next(iter(streams.values()))._jitter_q4 = 1 << 60
-            await until(vars(receiver)["_RTCRtpReceiver__rtcp_task"].done, 4)
-            await asyncio.wait_for(callee.close(), 5)
+            await until(vars(receiver)["_RTCRtpReceiver__rtcp_task"].done, 20)
+            await asyncio.wait_for(callee.close(), 20)
 
     asyncio.run(main())
 
@@ -375,7 +375,7 @@ def sctp_packet(chunk_type: int, body: bytes) -> bytes:
     return header + pack("<L", crc32c(header + bytes(4) + chunk)) + chunk
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize("length", [0, 1, 3, 9, 65535])
 @pytest.mark.parametrize("prefix", [b"", pack("!HH", 7, 4)])
 def test_a_parameter_of_impossible_length_is_rejected(length: int, prefix: bytes) -> None:

@@ -343,7 +343,7 @@ def test_a_hub_that_says_nothing_is_one_line_and_the_next_best_hears() -> None:
         engines.close(chosen.engine)
     assert chosen.name == "pocketsphinx"
     assert chosen.why.count("faster_whisper (needs the hub, which cannot be reached for Systran/") == 1
-    assert took_s < model_hub.HUB_S + 3, "loading the next one included"
+    assert took_s < model_hub.HUB_S + 15, "loading the next one included"
 
 
 def test_a_server_downloads_what_it_lacks_and_says_how_far_it_is(whisper: Path, tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_a_server_that_is_ended_does_not_wait_for_a_download(
             began_s = time.monotonic()
             server.process.send_signal(signal.SIGINT)
             assert server.end() == 0
-            assert time.monotonic() - began_s < 10, "all of it would take a minute"
+            assert time.monotonic() - began_s < 30, "all of it would take a minute"
         hub.rest_s = 0.0
         assert cli(capsys, "fetch", "faster_whisper", url=url)[0] == 0
     first, second = hub.downloads("model.bin")

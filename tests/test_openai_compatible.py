@@ -36,7 +36,7 @@ KINDS: tuple[Kind, ...] = ("stt", "llm", "tts")
 ASKED = [Message("system", "Be kind."), Message("user", "I need a cup of tea.")]
 SAMPLE = "sample:" + "0" * 64
 LIMIT_S = 20.0
-STOPPED_S = 0.2
+STOPPED_S = 3.0
 """Within which a server must have seen that its client left; it takes a millisecond."""
 
 

@@ -553,7 +553,7 @@ def test_a_caller_who_left_leaves_no_call(
         async with serving(handler_cancellation=handler_cancellation) as (client, calls):
             await post_and_leave(client, calls, path, content_type, body)
             if not handler_cancellation:  # else the fake itself was canceled, before there was a call
-                await asyncio.wait_for(calls.hung_up.wait(), 5)
+                await asyncio.wait_for(calls.hung_up.wait(), 20)
             assert len(calls.offers) == 1
             assert not calls.open
             assert (await client.post("/api/offer", json=offer_body())).status == 200
@@ -571,7 +571,7 @@ def test_a_call_whose_answer_cannot_be_written_is_hung_up() -> None:
         async with serving(before_start=lambda app: app.on_response_prepare.append(fail)) as (client, calls):
             with pytest.raises(ClientError):
                 await client.post("/api/offer", json=offer_body())
-            await asyncio.wait_for(calls.hung_up.wait(), 5)
+            await asyncio.wait_for(calls.hung_up.wait(), 20)
             assert not calls.open
 
     asyncio.run(main())

@@ -28,7 +28,7 @@ from pipeline.audio import Pcm, silence
 from tests.canary import sings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Page
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "build" / "pictures"
@@ -211,12 +211,23 @@ def browsing(
             device_scale_factor=scale,
         )
         try:
-            tab = _watched(context)
+            context.add_init_script(WATCH)
+            tab = _watched(context.pages[0])
             yield tab
             if (picture := picture_path()) is not None:
                 tab.page.screenshot(path=picture)
         finally:
             context.close()
+
+
+@contextmanager
+def another_tab(browser: Tab) -> Iterator[Tab]:
+    """Open a tab of its own in a browser that tests share: to start one takes two seconds of CPU."""
+    tab = _watched(browser.page.context.new_page())
+    yield tab
+    if (picture := picture_path()) is not None:
+        tab.page.screenshot(path=picture)
+    tab.page.close()
 
 
 def picture_path() -> Path | None:
@@ -256,9 +267,8 @@ def wait_until_nobody_is_left(tab: Tab, server: Server) -> None:
     server.wait_until_nobody_is_left()
 
 
-def _watched(context: BrowserContext) -> Tab:
-    context.add_init_script(WATCH)
-    tab = Tab(context.pages[0])
+def _watched(page: Page) -> Tab:
+    tab = Tab(page)
     tab.page.on("console", lambda m: tab.complaints.append(m.text) if m.type in ("error", "warning") else None)
     tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
     return tab

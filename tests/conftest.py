@@ -21,6 +21,21 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 """No test asks a hub but its own; with settings that do not say so, it finds nobody there."""
 
 
+SLOWEST = """
+    whole_call browser transformers browser_websocket four_services page_voices engines call peer keys accessibility
+    hardening benchmarks_engines status_page page_recording many_websockets xtts_stream hub pipecat_client launcher
+    conversations bystander services faster_whisper page_agents models transcribe
+"""
+"""The files that take longest, for workers beside each other to begin with: none is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let workers take the slowest files first (`--no-loadscope-reorder`: pytest-xdist would count tests, not time)."""
+    if hasattr(config, "workerinput"):
+        places = {f"test_{name}": place for place, name in enumerate(SLOWEST.split())}
+        items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
     """Fail a test that leaves a thread of its own running. Daemons of pytest and of libraries' import are older."""

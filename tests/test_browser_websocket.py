@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from tests.browser import (
     WAIT_MS,
     Server,
+    Tab,
+    another_tab,
     browsing,
     recording,
     serving,
@@ -27,6 +29,7 @@ from tests.websocket_page import (
     RATE_HZ,
     Caller,
     Sound,
+    caller_in,
     check_tone,
     gaps_samples,
     page_of,
@@ -70,12 +73,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """Share one browser whose microphone hears nothing."""
+    folder = tmp_path_factory.mktemp("browser")
+    with browsing(folder, write_microphone(folder / "quiet.wav", 5.0)) as tab:
+        yield tab
+
+
 @pytest.fixture
-def caller(server: Server, quiet: Path, tmp_path: Path) -> Iterator[Caller]:
-    """A page of it whose microphone hears nothing."""
-    with page_of(server, tmp_path, quiet) as page:
-        yield page
-        page.tab.check_clean("ScriptProcessorNode is deprecated")
+def caller(server: Server, browser: Tab) -> Iterator[Caller]:
+    """A page of the server's, in a tab of its own."""
+    with another_tab(browser) as tab:
+        yield caller_in(tab, server)
+        tab.check_clean("ScriptProcessorNode is deprecated")
 
 
 # --- the sound
@@ -256,10 +267,8 @@ RESAMPLE = """async ([fromHz, pitchHz, cut]) => {
 
 
 @pytest.mark.parametrize("from_hz", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000])
-def test_the_microphone_is_brought_to_16_khz_and_nothing_folds_back(
-    server: Server, tmp_path: Path, from_hz: int
-) -> None:
-    with browsing(tmp_path, None) as tab:
+def test_the_microphone_is_brought_to_16_khz_and_nothing_folds_back(server: Server, browser: Tab, from_hz: int) -> None:
+    with another_tab(browser) as tab:
         tab.open(server.url)
         for pitch_hz in (100, 1_000, 3_000, 6_000):
             if pitch_hz > 0.8 * from_hz / 2:
@@ -506,8 +515,8 @@ def test_what_the_network_does_not_take_is_dropped_and_counted(caller: Caller) -
     caller.tab.page.evaluate("new Promise((resolve) => line.leave(resolve))")
 
 
-def test_the_address_is_relative_to_the_page_and_carries_the_key(server: Server, tmp_path: Path) -> None:
-    with browsing(tmp_path, None) as tab:
+def test_the_address_is_relative_to_the_page_and_carries_the_key(server: Server, browser: Tab) -> None:
+    with another_tab(browser) as tab:
         tab.open(server.url)
         address = """async (key) => {
           const api = await import("/static/api.js");

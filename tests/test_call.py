@@ -20,7 +20,16 @@ from aiohttp.test_utils import TestServer
 
 from media_server import caller
 from media_server.caller import Mouth, Plan, Talk
-from media_server.caller_audio import AUDIBLE, KEPT_SILENCE_S, PAUSE_S, Ear, Unreadable, read_speech, speech_span, write_wav
+from media_server.caller_audio import (
+    AUDIBLE,
+    KEPT_SILENCE_S,
+    PAUSE_S,
+    Ear,
+    Unreadable,
+    read_speech,
+    speech_span,
+    write_wav,
+)
 from media_server.caller_link import CallFailed, Link, Target
 from media_server.cli import main
 from pipeline.audio import Pcm, silence

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.browser import ROOT, WAIT_MS, Server, Tab, browsing, serving
+from tests.browser import ROOT, WAIT_MS, Server, Tab, another_tab, browsing, serving
 from tests.canary import KEY
 
 SPEECH = ROOT / "tests" / "fixtures" / "audio" / "go-forward.wav"
@@ -31,10 +31,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """Share one browser."""
+    with browsing(tmp_path_factory.mktemp("browser"), None) as tab:
+        yield tab
+
+
 @contextmanager
-def looking(folder: Path, server: Server) -> Iterator[Tab]:
-    """Open the page."""
-    with browsing(folder, None) as tab:
+def looking(browser: Tab, server: Server) -> Iterator[Tab]:
+    """Open the page in a tab of its own."""
+    with another_tab(browser) as tab:
         tab.open(f"{server.url}/status")
         yield tab
 
@@ -78,9 +85,9 @@ def wait_for_text(tab: Tab, selector: str, words: str) -> None:
     tab.page.locator(selector, has_text=words).first.wait_for(timeout=WAIT_MS)
 
 
-def test_a_call_is_shown_while_it_runs_and_its_turn_when_it_is_over(tmp_path: Path) -> None:
+def test_a_call_is_shown_while_it_runs_and_its_turn_when_it_is_over(browser: Tab, tmp_path: Path) -> None:
     markup = "<img src=x onerror=alert(1)>"
-    with serving(tmp_path, **STAND_INS, VOCAL_ECHO_TEXT=LONG) as server, looking(tmp_path, server) as tab:
+    with serving(tmp_path, **STAND_INS, VOCAL_ECHO_TEXT=LONG) as server, looking(browser, server) as tab:
         wait_for_text(tab, "#sessions", "Nobody is calling")
         assert tile(tab, "Calls") == "0 of 64"
         assert tab.page.locator("#state").inner_text() == "Ready for calls"
@@ -104,9 +111,9 @@ def test_a_call_is_shown_while_it_runs_and_its_turn_when_it_is_over(tmp_path: Pa
         tab.check_clean()
 
 
-def test_an_engine_that_fails_is_marked_and_its_words_are_there(tmp_path: Path) -> None:
+def test_an_engine_that_fails_is_marked_and_its_words_are_there(browser: Tab, tmp_path: Path) -> None:
     broken = STAND_INS | {"VOCAL_TTS": "tests.broken_voice", "VOCAL_ECHO_TEXT": "Now I break in the middle of it."}
-    with serving(tmp_path, **broken) as server, looking(tmp_path, server) as tab:
+    with serving(tmp_path, **broken) as server, looking(browser, server) as tab:
         wait_for_text(tab, "#engines", "Text-to-speech")
         assert row(tab, "engines", 3)["Health"] == "healthy"
         wait_for_text(tab, "#errors", "None.")
@@ -121,17 +128,17 @@ def test_an_engine_that_fails_is_marked_and_its_words_are_there(tmp_path: Path) 
         tab.check_clean()
 
 
-def test_an_engine_elsewhere_that_does_not_answer_is_why_no_call_is_let_in(tmp_path: Path) -> None:
+def test_an_engine_elsewhere_that_does_not_answer_is_why_no_call_is_let_in(browser: Tab, tmp_path: Path) -> None:
     nowhere = STAND_INS | {"VOCAL_LLM": "openai_compatible", "VOCAL_LLM_URL": "http://127.0.0.1:9/v1"}
-    with serving(tmp_path, **nowhere) as server, looking(tmp_path, server) as tab:
+    with serving(tmp_path, **nowhere) as server, looking(browser, server) as tab:
         wait_for_text(tab, "#state", "Not ready: llm: ")
         assert "VOCAL_LLM_URL" in row(tab, "engines", 2)["Health"]
         assert row(tab, "engines", 2)["Runs on"] == "http://127.0.0.1:9"
         tab.check_clean()
 
 
-def test_the_server_is_drained_and_opened_again_from_the_page(server: Server, tmp_path: Path) -> None:
-    with looking(tmp_path, server) as tab:
+def test_the_server_is_drained_and_opened_again_from_the_page(server: Server, browser: Tab) -> None:
+    with looking(browser, server) as tab:
         tab.page.click("#drain")
         assert "Nobody is calling now" in tab.page.inner_text("#ask-meaning")
         tab.page.keyboard.press("Escape")
@@ -157,9 +164,9 @@ def give_key(tab: Tab, key: str) -> None:
     tab.page.press("#key", "Enter")
 
 
-def test_the_page_asks_for_an_operators_key(tmp_path: Path) -> None:
+def test_the_page_asks_for_an_operators_key(browser: Tab, tmp_path: Path) -> None:
     keys = {"VOCAL_API_KEYS": API, "VOCAL_OPERATOR_KEYS": OPERATOR}
-    with serving(tmp_path, **STAND_INS, **keys) as server, looking(tmp_path, server) as tab:
+    with serving(tmp_path, **STAND_INS, **keys) as server, looking(browser, server) as tab:
         wait_for_text(tab, "#trouble", "asks for an API key")
         assert tab.page.evaluate("document.activeElement.id") == "key"
         give_key(tab, "wrong")
@@ -174,8 +181,8 @@ def test_the_page_asks_for_an_operators_key(tmp_path: Path) -> None:
         tab.check_clean("status of 401", "status of 403")
 
 
-def test_a_callers_key_may_look_where_there_are_no_operators_and_not_drain(tmp_path: Path) -> None:
-    with serving(tmp_path, **STAND_INS, VOCAL_API_KEYS=API) as server, looking(tmp_path, server) as tab:
+def test_a_callers_key_may_look_where_there_are_no_operators_and_not_drain(browser: Tab, tmp_path: Path) -> None:
+    with serving(tmp_path, **STAND_INS, VOCAL_API_KEYS=API) as server, looking(browser, server) as tab:
         tab.page.wait_for_selector("#key", timeout=WAIT_MS)
         give_key(tab, API)
         wait_for_text(tab, "#state", "Ready for calls")
@@ -183,8 +190,8 @@ def test_a_callers_key_may_look_where_there_are_no_operators_and_not_drain(tmp_p
         tab.check_clean("status of 401")
 
 
-def test_the_page_says_that_the_server_is_gone_and_sees_it_come_back(tmp_path: Path) -> None:
-    with browsing(tmp_path, None) as tab:
+def test_the_page_says_that_the_server_is_gone_and_sees_it_come_back(browser: Tab, tmp_path: Path) -> None:
+    with another_tab(browser) as tab:
         with serving(tmp_path, **STAND_INS) as server:
             tab.open(f"{server.url}/status")
             wait_for_text(tab, "#state", "Ready for calls")
@@ -204,9 +211,9 @@ LOOK_AWAY = """(hidden) => {
 }"""
 
 
-def test_nobody_is_asked_while_nobody_looks(server: Server, tmp_path: Path) -> None:
+def test_nobody_is_asked_while_nobody_looks(server: Server, browser: Tab) -> None:
     requests: list[str] = []
-    with looking(tmp_path, server) as tab:
+    with looking(browser, server) as tab:
         wait_for_text(tab, "#state", "Ready for calls")
         tab.page.on("request", lambda request: requests.append(request.url))
         tab.page.wait_for_timeout(4_500)
@@ -246,8 +253,8 @@ TOO_FAINT = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [380, 901, 1120])
-def test_it_can_be_read_by_day_by_night_and_on_a_phone(server: Server, tmp_path: Path, scheme: str, width: int) -> None:
-    with looking(tmp_path, server) as tab:
+def test_it_can_be_read_by_day_by_night_and_on_a_phone(server: Server, browser: Tab, scheme: str, width: int) -> None:
+    with looking(browser, server) as tab:
         tab.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
         tab.page.set_viewport_size({"width": width, "height": 800})
         wait_for_text(tab, "#engines", "healthy")

@@ -134,9 +134,14 @@ class Caller:
 def page_of(server: Server, folder: Path, microphone: Path, *, loop: bool = False) -> Iterator[Caller]:
     """Open a page of the server that can call; it has the key ``sessionStorage`` is given, if any."""
     with browsing(folder, microphone, loop=loop) as tab:
-        tab.open(server.url)
-        tab.page.evaluate(PREPARE)
-        yield Caller(tab)
+        yield caller_in(tab, server)
+
+
+def caller_in(tab: Tab, server: Server) -> Caller:
+    """Load a page of the server that can call."""
+    tab.open(server.url)
+    tab.page.evaluate(PREPARE)
+    return Caller(tab)
 
 
 def sounding(sound: Sound) -> Sound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,17 @@ from typing import Literal
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser import STAND_INS, WAIT_MS, Tab, answered_after, browsing, recording, serving, write_microphone
+from tests.browser import (
+    STAND_INS,
+    WAIT_MS,
+    Server,
+    Tab,
+    answered_after,
+    browsing,
+    recording,
+    serving,
+    write_microphone,
+)
 from tests.canary import KEY
 from tests.catalogue_page import button, choose, fill_and_send, wait_until_kept
 from tests.sound_files import wav
@@ -162,18 +172,39 @@ STATES = {
 }
 
 
+Serve = Callable[[dict[str, str]], Server]
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Share one server among the states that have the same settings."""
+    running: list[tuple[dict[str, str], Server]] = []
+    with ExitStack() as servers:
+
+        def serve(settings: dict[str, str]) -> Server:
+            for theirs, server in running:
+                if theirs == settings:
+                    return server
+            server = servers.enter_context(serving(tmp_path_factory.mktemp("server"), **settings))
+            running.append((settings, server))
+            return server
+
+        yield serve
+
+
 @contextmanager
-def shown(state: State, folder: Path) -> Iterator[Tab]:
+def shown(state: State, serve: Serve, folder: Path) -> Iterator[Tab]:
     """Open the page and get it into this state."""
     microphone = write_microphone(folder / "quiet.wav", 5.0) if state.has_microphone else None
-    with serving(folder, **state.settings) as server, browsing(folder, microphone) as tab:
+    server = serve(state.settings)
+    with browsing(folder, microphone) as tab:
         tab.open(f"{server.url}/{state.path}")
         state.reach(tab)
         yield tab
 
 
-def test_a_call_can_be_led_by_keyboard_alone(tmp_path: Path) -> None:
-    with shown(STATES["idle"], tmp_path) as tab:
+def test_a_call_can_be_led_by_keyboard_alone(serve: Serve, tmp_path: Path) -> None:
+    with shown(STATES["idle"], serve, tmp_path) as tab:
         press = tab.page.keyboard.press
         press("Tab")
         press("Enter")
@@ -201,9 +232,9 @@ def test_a_call_can_be_led_by_keyboard_alone(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=STATES)
-def tab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+def tab(request: pytest.FixtureRequest, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     """Show the page in each of its states."""
-    with shown(STATES[request.param], tmp_path_factory.mktemp("state")) as tab:
+    with shown(STATES[request.param], serve, tmp_path_factory.mktemp("state")) as tab:
         yield tab
 
 

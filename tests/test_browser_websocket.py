@@ -95,7 +95,7 @@ def caller(server: Server, browser: Tab) -> Iterator[Caller]:
 def test_half_a_minute_is_played_without_a_gap_or_a_click(caller: Caller) -> None:
     caller.call()
     caller.tab.page.evaluate("talk.sendText('go on')")
-    caller.until("onMessage", "server-message", timeout_ms=60_000)
+    caller.until("onMessage", "server-message", timeout_ms=120_000)
     caller.until_silent()
     caller.tab.page.wait_for_timeout(1_100)
     sound, stats = sounding(caller.played()), caller.stats()
@@ -174,7 +174,7 @@ def test_a_page_that_plays_piece_after_piece_has_each_in_time(caller: Caller) ->
     caller.tab.page.evaluate(OLD_CLIENT)
     caller.tab.wait_for("() => kinds.includes('call_ready')")
     caller.tab.page.evaluate("say('go on')")
-    caller.tab.wait_for("() => kinds.includes('tts_stream_end')", timeout_ms=60_000)
+    caller.tab.wait_for("() => kinds.includes('tts_stream_end')", timeout_ms=120_000)
     caller.until_silent()
     sound, late = sounding(caller.played()), caller.tab.page.evaluate("late")
     assert caller.tab.page.evaluate("kinds") == ["call_ready", "tts_stream_end"], "it asked for nothing more"

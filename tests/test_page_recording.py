@@ -152,7 +152,6 @@ def test_a_missing_microphone_is_explained(server: Server, tmp_path: Path, there
         tab.check_clean()
 
 
-@pytest.mark.timeout(240)  # two processes import torch
 def test_a_sentence_is_said_in_a_voice_that_was_just_cloned(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="pip install 'vocal-node[xtts]'")
     from tests import xtts_checkpoint

@@ -18,6 +18,7 @@ from aiortc.rtcsctptransport import WEBRTC_STRING
 from media_server.hub import Call, Hub, HubListener, Limits
 from media_server.peer import PeerLimits, rtc_servers
 from media_server.rtc_calls import CallLimits, MakeSession, RtcCalls
+from media_server.rtvi_link import BURST, MESSAGES_PER_S
 from pipeline.errors import Overloaded, ProtocolError
 from pipeline.history import History
 from pipeline.playout import Playout
@@ -285,10 +286,14 @@ def test_a_flood_of_messages_is_cut_to_what_a_person_could_mean() -> None:
         listener = HubListener(opened=opened.append)
         async with listened(listener) as calls, called(calls) as caller:
             await until(lambda: caller.channel is not None and caller.channel.readyState == "open")
-            for _ in range(1_000):
-                caller.send("client-message", t="again")
-            await until(lambda: opened[0].transport.counts()["dropped_messages"] > 500)
-            assert len([k for k in caller.kinds() if k == "error-response"]) < 400
+            loop = asyncio.get_running_loop()
+            began_s = loop.time()
+            while opened[0].transport.counts()["dropped_messages"] < 500:
+                for _ in range(100):
+                    caller.send("client-message", t="again")
+                await asyncio.sleep(0.02)
+            meant = BURST + MESSAGES_PER_S * (loop.time() - began_s)
+            assert len([k for k in caller.kinds() if k == "error-response"]) <= meant
 
     run(main)
 
@@ -439,7 +444,6 @@ async def cycle(calls: RtcCalls, n: int) -> None:
     await caller.close()
 
 
-@pytest.mark.timeout(240)
 def test_fifty_calls_leave_no_task_no_socket_and_no_memory() -> None:
     async def main() -> None:
         async with hub() as calls:

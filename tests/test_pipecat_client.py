@@ -48,7 +48,6 @@ def page_server(folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-@pytest.mark.timeout(240)
 def test_it_connects_hears_and_is_heard_and_disconnects(client: Path, tmp_path: Path) -> None:
     microphone = write_microphone(tmp_path / "microphone.wav", 1.5, recording(SAID), 3.5)
     engines = {"VOCAL_STT": "pocketsphinx", "VOCAL_LLM": "eliza", "VOCAL_TTS": "espeak"}

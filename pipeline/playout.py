@@ -16,9 +16,9 @@ import numpy as np
 
 from .audio import AudioFormat, AudioFrame, Pcm, silence
 from .clock import FrameClock
+from .gain import FADE_MS, rise, scaled
 from .writer import Writer
 
-FADE_MS = 5
 TIMER_S = 0.001
 """What timers are good for: uvloop's count whole milliseconds, and waiting for less would only spin."""
 
@@ -71,10 +71,10 @@ class Playout:
         return writer
 
     def fade_out(self, writer: Writer) -> None:
-        """Let the sound that is being heard end in 5 ms instead of a click."""
-        if writer.sounding:
+        """Let the sound that is being heard end in 5 ms instead of a click, unless it is about to."""
+        if writer.sounding and not len(self._fade):
             tail = writer.peek(self.format.rate_hz * FADE_MS // 1000)
-            self._fade = (tail * np.linspace(1, 0, len(tail) + 1, dtype=np.float32)[1:]).astype(np.int16)
+            self._fade = scaled(tail, 1 - rise(len(tail)))
 
     def wake(self) -> None:
         """Look again at what there is to play. Called by the writer."""
@@ -107,11 +107,10 @@ class Playout:
         return AudioFrame(pcm, self.format.rate_hz, pts, silent)
 
     def _mix_fade(self, pcm: Pcm) -> None:
-        """Speech that starts over a fade wins; both at once would be two voices."""
-        if len(self._fade):
-            end = min(len(self._fade), len(pcm))
-            if not pcm[:end].any():
-                pcm[:end] = self._fade[:end]
+        """Add it to what follows. A reply that was held and let go at once fades out and in, and so is whole."""
+        if end := len(self._fade):
+            mixed = pcm[:end].astype(np.int32) + self._fade
+            pcm[:end] = np.clip(mixed, -32768, 32767)
             self._fade = silence(0)
 
     def _play(self, writer: Writer, pcm: Pcm) -> None:

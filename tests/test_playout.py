@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.audio import AudioFormat, AudioFrame
+from pipeline.gain import FADE_MS
 from pipeline.playout import Playout, PlayoutListener
 from pipeline.writer import Writer
 
@@ -123,7 +124,8 @@ def test_a_held_writer_plays_nothing_until_released_and_pauses_without_losing_a_
     frames = _play(act, 1.5)
     full = [ms for ms, f in frames if (f.pcm == 5_000).any()]
     assert min(full) == pytest.approx(300)
-    assert sum(int((f.pcm == 5_000).sum()) for _, f in frames) == RATE * 400 // 1000
+    fade_in = RATE * FADE_MS // 1000 - 1
+    assert sum(int((f.pcm == 5_000).sum()) for _, f in frames) == RATE * 400 // 1000 - fade_in
     gap = [ms for ms, f in frames if f.silent and 400 < ms < 600]
     assert len(gap) >= 8
 

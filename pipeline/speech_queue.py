@@ -1,0 +1,197 @@
+"""The sound of a reply on its way out, clause by clause, and what of its words was heard.
+
+Silence at the edges of clauses is an engine's habit: some begin with a third of a second of it, some end with more. It
+is brought within bounds here; nothing is ever added, for what an engine knows of pauses is better than a rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import Pcm, silence
+
+EDGE_MS = 10
+"""How much silence stays before the first audible sample of a reply, and after the last: the onset of a soft sound."""
+AUDIBLE = 100
+"""Int16 amplitude (-50 dBFS) from which a sample counts as audible. Noise and offsets below it are silence."""
+CHARS_PER_S = 15.0
+"""How fast speech goes until this voice's own rate is known; for clauses that are still being made."""
+
+_CUT_WORD = re.compile(r"[^\s\u0e00-\u0eff\u3000-\u30ff\u3400-\u9fff\uff00-\uff65]+$")
+"""A word up to the end of the text: not of Thai, Lao, Chinese or Japanese."""
+
+
+class _Clause:
+    """Words and how much of their sound was made and has left. ``quiet_samples`` is the silence at its end so far."""
+
+    __slots__ = ("text", "pause_samples", "written_samples", "quiet_samples", "played_samples", "complete")
+
+    def __init__(self, text: str, pause_samples: int) -> None:
+        self.text = text
+        self.pause_samples = pause_samples
+        self.written_samples = 0
+        self.quiet_samples = 0
+        self.played_samples = 0
+        self.complete = False
+
+    @property
+    def spoken_samples(self) -> int:
+        """Up to its last word: the pause behind it has no words."""
+        return max(1, self.written_samples - self.quiet_samples)
+
+
+class SpeechQueue:
+    """Sound at the playout's rate: ``begin``, ``append`` ... ``end`` for each clause, ``take`` at the other end."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._clauses: list[_Clause] = []
+        self._pieces: deque[tuple[_Clause, Pcm]] = deque()
+        self._lead: Pcm | None = None
+        self._longest_lead_samples = 0
+
+    # --- in
+
+    def begin(self, text: str, longest_pause_ms: float) -> None:
+        """Start a clause, after which silence lasts ``longest_pause_ms`` at most, the next one's beginning included."""
+        edge = self._samples(EDGE_MS)
+        before = self._clauses[-1] if self._clauses else None
+        self._lead = silence(0)
+        self._longest_lead_samples = max(edge, before.pause_samples - before.quiet_samples) if before else edge
+        self._clauses.append(_Clause(text, self._samples(longest_pause_ms)))
+
+    def append(self, pcm: Pcm) -> bool:
+        """Add sound of the clause begun last; return whether any of it is there to be played."""
+        clause = self._clauses[-1]
+        pcm = self._without_lead(pcm)
+        if not len(pcm):
+            return False
+        audible = _audible(pcm)
+        clause.quiet_samples = len(pcm) - 1 - int(audible[-1]) if len(audible) else clause.quiet_samples + len(pcm)
+        clause.written_samples += len(pcm)
+        self._pieces.append((clause, pcm))
+        return True
+
+    def end(self) -> None:
+        """The clause is complete: its length is known."""
+        clause = self._clauses[-1]
+        clause.complete = True
+        self._shorten(clause, clause.pause_samples)
+
+    def finish(self) -> None:
+        """Nothing follows: the reply ends with its last sound, not with the pause behind it."""
+        if self._clauses:
+            self._shorten(self._clauses[-1], self._samples(EDGE_MS))
+
+    def clear(self) -> None:
+        """Drop what has not left."""
+        self._pieces.clear()
+
+    def _without_lead(self, pcm: Pcm) -> Pcm:
+        """Keep silence back until the clause is heard, however it comes in pieces, and then only the last of it."""
+        if self._lead is None:
+            return pcm
+        pcm = np.concatenate([self._lead, pcm])
+        audible = _audible(pcm)
+        begin = max(0, (int(audible[0]) if len(audible) else len(pcm)) - self._longest_lead_samples)
+        self._lead = None if len(audible) else pcm[begin:]
+        return pcm[begin:] if len(audible) else silence(0)
+
+    def _shorten(self, clause: _Clause, quiet_samples: int) -> None:
+        """Cut the clause's silence at its end down, as far as it has not left yet."""
+        surplus = clause.quiet_samples - quiet_samples
+        while surplus > 0 and self._pieces:
+            _, pcm = self._pieces.pop()
+            cut = min(surplus, len(pcm))
+            surplus -= cut
+            clause.quiet_samples -= cut
+            clause.written_samples -= cut
+            if cut < len(pcm):
+                self._pieces.append((clause, pcm[:-cut]))
+
+    def _samples(self, ms: float) -> int:
+        return int(self._rate_hz * ms / 1000)
+
+    # --- out
+
+    def __len__(self) -> int:
+        """Count the samples that wait, per clause: there are few of them, and hundreds of pieces."""
+        return sum(c.written_samples - c.played_samples for c in self._clauses) if self._pieces else 0
+
+    @property
+    def started(self) -> bool:
+        """Whether any sample has left."""
+        return any(clause.played_samples for clause in self._clauses)
+
+    def holds(self, samples: int) -> bool:
+        """Whether so many samples wait, or the last ones of a clause."""
+        return bool(self._pieces) and (self._pieces[0][0].complete or len(self) >= samples)
+
+    def peek(self, samples: int) -> Pcm:
+        """Return what ``take`` would, without taking it; silence where there is no more."""
+        out, filled = silence(samples), 0
+        for _, pcm in self._pieces:
+            part = pcm[: samples - filled]
+            out[filled : filled + len(part)] = part
+            filled += len(part)
+            if filled == samples:
+                break
+        return out
+
+    def take(self, out: Pcm) -> tuple[int, list[str]]:
+        """Fill ``out``; return how much of it, and the texts of the clauses whose first sample is in it."""
+        begun: list[str] = []
+        filled = 0
+        while filled < len(out) and self._pieces:
+            clause, pcm = self._pieces.popleft()
+            part = pcm[: len(out) - filled]
+            out[filled : filled + len(part)] = part
+            filled += len(part)
+            if not clause.played_samples:
+                begun.append(clause.text)
+            clause.played_samples += len(part)
+            if len(part) < len(pcm):
+                self._pieces.appendleft((clause, pcm[len(part) :]))
+        return filled, begun
+
+    # --- what was heard
+
+    def heard(self, in_flight_samples: int) -> str:
+        """Return the words that have reached the listener: whole clauses, and whole words of the one cut off."""
+        left = in_flight_samples
+        heard: list[str] = []
+        for clause in reversed(self._clauses):
+            late = min(left, clause.played_samples)
+            left -= late
+            heard.append(self._heard_of(clause, clause.played_samples - late))
+        return " ".join(text for text in reversed(heard) if text)
+
+    def _heard_of(self, clause: _Clause, samples: int) -> str:
+        total = self._total_samples(clause)
+        if samples >= total:
+            return clause.text
+        chars = int(len(clause.text) * samples / total)
+        return clause.text[:chars] if clause.text[chars : chars + 1].isspace() else _whole_words(clause.text[:chars])
+
+    def _total_samples(self, clause: _Clause) -> int:
+        if clause.complete:
+            return clause.spoken_samples
+        return max(1, clause.written_samples, int(len(clause.text) / self._chars_per_s() * self._rate_hz))
+
+    def _chars_per_s(self) -> float:
+        done = [c for c in self._clauses if c.complete and c.written_samples]
+        samples = sum(c.spoken_samples for c in done)
+        return sum(len(c.text) for c in done) * self._rate_hz / samples if samples else CHARS_PER_S
+
+
+def _audible(pcm: Pcm) -> NDArray[np.intp]:
+    return np.flatnonzero(np.abs(pcm.astype(np.int32)) >= AUDIBLE)
+
+
+def _whole_words(text: str) -> str:
+    """Drop the word that was cut; scripts without spaces are cut between characters."""
+    return _CUT_WORD.sub("", text).rstrip()

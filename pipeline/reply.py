@@ -18,11 +18,14 @@ from .errors import EngineError
 from .events import Event, ReplyStarted, ReplyText
 from .reply_speech import Speech, open_speech
 from .tasks import Limited, closing
-from .text import ClauseSplitter
+from .text import ClauseSplitter, longest_pause_ms
 from .timeline import Timeline
 from .writer import Writer
 
 CLAUSES_AHEAD = 2
+SHORT_CHARS = 20
+"""A clause shorter than this takes the next one with it if that waits already: two words have no melody, and some
+voices invent more of them. Never the first, which is heard soonest alone."""
 
 
 class StageFailed(EngineError):
@@ -124,12 +127,24 @@ class Reply:
     async def _talk(self, tts: TextToSpeech, agent: Agent, patience_s: float) -> None:
         with _blame("tts", patience_s):
             async with aclosing(open_speech(tts, agent.voice, agent.language, agent.speed)) as speech:
-                while (clause := await self._clauses.get()) is not None:
+                clause = await self._clauses.get()
+                while clause is not None:
+                    self.writer.begin(clause, longest_pause_ms(clause) / agent.speed)
                     await self._speak(clause, speech, patience_s)
+                    clause = self._with_more(await self._clauses.get())
                 self.writer.finish()
 
+    def _with_more(self, clause: str | None) -> str | None:
+        """Join a short clause and those that wait behind it; nothing is waited for."""
+        while clause is not None and len(clause) < SHORT_CHARS and not self._clauses.empty():
+            following = self._clauses.get_nowait()
+            if following is None:
+                self._clauses.put_nowait(None)
+                break
+            clause = f"{clause} {following}"
+        return clause
+
     async def _speak(self, clause: str, speech: Speech, patience_s: float) -> None:
-        self.writer.begin(clause)
         samples = 0
         async with closing(speech.speak(clause)) as audio:
             async for pcm in Limited(audio, patience_s):

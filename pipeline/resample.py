@@ -20,6 +20,13 @@ class Resampler:
         self.from_hz = from_hz
         self.to_hz = to_hz
         self._swr: AudioResampler | None = None
+        self._pushed_samples = 0
+        self._given_samples = 0
+
+    @property
+    def withheld_samples(self) -> int:
+        """How much of what was pushed is still to come, at ``to_hz``."""
+        return max(0, round(self._pushed_samples * self.to_hz / self.from_hz) - self._given_samples)
 
     def push(self, pcm: Pcm) -> Pcm:
         """Add samples; return those that are ready. Does not block; about 60 us for 20 ms."""
@@ -29,16 +36,21 @@ class Resampler:
             self._swr = AudioResampler(format="s16", layout="mono", rate=self.to_hz)
         frame = AudioFrame.from_ndarray(np.ascontiguousarray(pcm).reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate = self.from_hz
-        return _joined(self._swr.resample(frame))
+        resampled = _joined(self._swr.resample(frame))
+        self._pushed_samples += len(pcm)
+        self._given_samples += len(resampled)
+        return resampled
 
     def flush(self) -> Pcm:
         """End the stream: return the samples withheld. The next push starts a new one."""
-        swr, self._swr = self._swr, None
+        swr = self._swr
+        self.reset()
         return silence(0) if swr is None else _joined(swr.resample(None))
 
     def reset(self) -> None:
         """Forget the stream. Costs nothing; the next push pays about 0.6 ms for a new filter."""
         self._swr = None
+        self._pushed_samples = self._given_samples = 0
 
 
 def _joined(frames: list[AudioFrame]) -> Pcm:

@@ -53,21 +53,32 @@ class SpeechQueue:
         self._pieces: deque[tuple[_Clause, Pcm]] = deque()
         self._lead: Pcm | None = None
         self._longest_lead_samples = 0
+        self._owed_samples = 0
 
     # --- in
 
     def begin(self, text: str, longest_pause_ms: float) -> None:
-        """Start a clause, after which silence lasts ``longest_pause_ms`` at most, the next one's beginning included."""
+        """Start a clause. Silence from its last sound to the first of the next lasts ``longest_pause_ms`` at most, or
+        10 ms more where the onset needs them.
+        """
         edge = self._samples(EDGE_MS)
-        before = self._clauses[-1] if self._clauses else None
+        before = next((c for c in reversed(self._clauses) if c.written_samples), None)
         self._lead = silence(0)
         self._longest_lead_samples = max(edge, before.pause_samples - before.quiet_samples) if before else edge
         self._clauses.append(_Clause(text, self._samples(longest_pause_ms)))
 
     def append(self, pcm: Pcm) -> bool:
         """Add sound of the clause begun last; return whether any of it is there to be played."""
-        clause = self._clauses[-1]
-        pcm = self._without_lead(pcm)
+        owed, pcm = pcm[: self._owed_samples], pcm[self._owed_samples :]
+        added = False
+        if len(owed):
+            self._owed_samples -= len(owed)
+            added = self._add(next(c for c in reversed(self._clauses) if c.complete), owed)
+        if len(pcm):
+            added |= self._add(self._clauses[-1], self._without_lead(pcm))
+        return added
+
+    def _add(self, clause: _Clause, pcm: Pcm) -> bool:
         if not len(pcm):
             return False
         audible = _audible(pcm)
@@ -76,10 +87,11 @@ class SpeechQueue:
         self._pieces.append((clause, pcm))
         return True
 
-    def end(self) -> None:
-        """The clause is complete: its length is known."""
+    def end(self, owed_samples: int = 0) -> None:
+        """The clause is complete: its length is known, but for so many samples that are appended later."""
         clause = self._clauses[-1]
         clause.complete = True
+        self._owed_samples = owed_samples
         self._shorten(clause, clause.pause_samples)
 
     def finish(self) -> None:
@@ -143,10 +155,13 @@ class SpeechQueue:
         return out
 
     def take(self, out: Pcm) -> tuple[int, list[str]]:
-        """Fill ``out``; return how much of it, and the texts of the clauses whose first sample is in it."""
+        """Fill ``out``; return how much of it, and the texts of the clauses whose first sample is in it.
+
+        A clause that is still being made begins in the next one if it cannot fill the rest: one gap instead of two.
+        """
         begun: list[str] = []
         filled = 0
-        while filled < len(out) and self._pieces:
+        while filled < len(out) and self.holds(len(out) - filled):
             clause, pcm = self._pieces.popleft()
             part = pcm[: len(out) - filled]
             out[filled : filled + len(part)] = part

@@ -1,4 +1,4 @@
-"""From a model's deltas to clauses a voice can speak.
+"""From a model's deltas to clauses a voice can speak, and how long it may pause behind each.
 
 A first clause is cut early, at a comma if it is long enough, so that speech can start; later ones are whole sentences,
 so that prosody holds. What cannot be spoken (markup, code blocks, emoji, bare links' addresses) is dropped.
@@ -15,9 +15,14 @@ FIRST_CLAUSE_CHARS = 24
 """The first clause may end at a comma from this length on."""
 ZERO_WIDTH_SPACE = "\u200b"
 MAX_CLAUSE_CHARS = 240
+PAUSE_MS = 250
+"""The longest silence behind a clause that ends within a sentence; espeak-ng makes 150 at a comma, 226 at a dash."""
+SENTENCE_PAUSE_MS = 600
+"""The longest one behind a sentence or a line; espeak-ng makes 300 to 340."""
 
+_MARKS, _WIDE_MARKS = ",;:–—", "，；：、"
 _SENTENCE_END = re.compile(r"[.!?…]+[\"')\]”’]*(?=\s)|[。！？]+|\n+")
-_CLAUSE_END = re.compile(r"[,;:–—](?=\s)|[，；：、]")
+_CLAUSE_END = re.compile(rf"[{_MARKS}](?=\s)|[{_WIDE_MARKS}]")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|Sr|Jr|St|vs|etc|e\.g|i\.e|approx|Nr|z\.B|bzw|a\.m|p\.m)|\b[A-Z])\.$|^\s*\d{1,3}\.$"
 )
@@ -90,6 +95,11 @@ class ClauseSplitter:
             if not self._in_code:
                 kept.append(part)
         return " ".join(kept)
+
+
+def longest_pause_ms(clause: str) -> int:
+    """How much silence may follow a clause, spoken at a voice's own tempo, before it is heard as a gap."""
+    return PAUSE_MS if clause[-1:] in (*_MARKS, *_WIDE_MARKS) else SENTENCE_PAUSE_MS
 
 
 def speakable(text: str) -> str:

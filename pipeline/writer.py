@@ -9,8 +9,7 @@ from .audio import AudioFormat, Pcm
 from .gain import DUCKED, FADE_MS, UNDUCK_MS, Gain, scaled
 from .resample import Resampler
 from .speech_queue import SpeechQueue
-
-LONGEST_PAUSE_MS = 600.0
+from .text import SENTENCE_PAUSE_MS
 
 
 class _Output(Protocol):
@@ -39,8 +38,8 @@ class Writer:
 
     # --- the reply writes
 
-    def begin(self, text: str, longest_pause_ms: float = LONGEST_PAUSE_MS) -> None:
-        """Start a clause; what is written next are its words' sound. The pause behind it is cut to this length."""
+    def begin(self, text: str, longest_pause_ms: float = SENTENCE_PAUSE_MS) -> None:
+        """Start a clause; what is written next are its words' sound. A longer pause behind it is cut to this length."""
         if not self.revoked:
             self._queue.begin(text, longest_pause_ms)
 
@@ -53,18 +52,22 @@ class Writer:
             self._append(self._resampler.push(pcm))
 
     def end(self) -> None:
-        """The clause is complete: its length is known."""
+        """The clause is complete: its length is known.
+
+        The resampler goes on, so that clauses of a voice that joins them are one stream across their seam as well.
+        """
         if not self.revoked:
-            self._append(self._resampler.flush())
-            self._queue.end()
+            self._queue.end(self._resampler.withheld_samples)
             self._output.wake()  # less than a frame may have been waiting for this
             self._output.settle(self)
 
     def finish(self) -> None:
         """The reply is complete: when its last sample has left, it is drained."""
         self._finished = True
-        self._queue.finish()
-        self._output.settle(self)
+        if not self.revoked:
+            self._append(self._resampler.flush())
+            self._queue.finish()
+            self._output.settle(self)
 
     def _append(self, pcm: Pcm) -> None:
         if self._queue.append(pcm):

@@ -14,11 +14,10 @@ from pipeline.gain import DUCKED, FADE_MS, UNDUCK_MS
 from pipeline.playout import Playout, PlayoutListener
 from pipeline.writer import Writer
 
+from .clicks import LOUD, clicks, swelling_tone
 from .virtual_time import run
 
 RATE = 24_000
-TONE_HZ = 150
-LOUD = 8_000
 REPLY_MS = 600
 FRAME = RATE // 50
 FADE = RATE * FADE_MS // 1000
@@ -28,10 +27,7 @@ Acts = Sequence[tuple[float, str]]
 
 
 def _tone(ms: int) -> Pcm:
-    """A low tone that swells and dies away, so that no part of it is like another and neither end is a step."""
-    at = np.arange(RATE * ms // 1000)
-    swell = np.interp(at, [0, FRAME, len(at) // 2, len(at) - FRAME, len(at) - 1], [0, 0.5, 1, 0.6, 0])
-    return (LOUD * swell * np.sin(2 * np.pi * TONE_HZ / RATE * at)).round().astype(np.int16)
+    return swelling_tone(RATE * ms // 1000)
 
 
 @dataclass
@@ -91,13 +87,6 @@ def _act(playout: Playout, writer: Writer, name: str, level: list[float]) -> Non
     done[name]()
 
 
-def _clicks(pcm: np.ndarray) -> bool:
-    """Whether anything changes faster than the tone itself: its steepest step, and twice its sharpest bend."""
-    turn = 2 * np.pi * TONE_HZ / RATE
-    step, bend = LOUD * turn * 1.3, LOUD * turn**2 * 2 + 4
-    return bool(np.abs(np.diff(pcm)).max() > step or np.abs(np.diff(pcm, 2)).max() > bend)
-
-
 def _check_samples(heard: Heard, tone: Pcm) -> None:
     """Outside of ramps every sample is there once, in order, at its level."""
     said, settled = 0, 0
@@ -140,7 +129,7 @@ def test_no_sample_is_lost_or_said_twice_and_nothing_clicks_wherever_it_happens(
     tone = _tone(REPLY_MS)
     for offset_ms in range(0, REPLY_MS, 10):
         heard = _hear([(offset_ms + ms, act) for ms, act in SCRIPTS[name]])
-        assert not _clicks(heard.pcm), f"{offset_ms} ms"
+        assert not clicks(heard.pcm), f"{offset_ms} ms"
         _check_samples(heard, tone)
         assert heard.told == ["started", "clause 0.", "clause 1.", "clause 2.", "drained"], f"{offset_ms} ms"
 
@@ -149,19 +138,19 @@ def test_no_sample_is_lost_or_said_twice_and_nothing_clicks_wherever_it_happens(
 def test_what_is_revoked_ends_without_a_click_in_whatever_state_it_was(before: Acts) -> None:
     for offset_ms in range(0, REPLY_MS, 10):
         heard = _hear([*((offset_ms + ms, act) for ms, act in before), (offset_ms + 65, "clear")], seconds=1)
-        assert not _clicks(heard.pcm), f"{offset_ms} ms"
+        assert not clicks(heard.pcm), f"{offset_ms} ms"
         after = [f for f, held in zip(heard.frames, heard.held, strict=True) if held][-20:]
         assert all(f.silent for f in after)
 
 
 def test_a_click_is_told_from_the_tone() -> None:
     tone = _tone(REPLY_MS).astype(int)
-    assert not _clicks(tone)
-    assert _clicks(np.concatenate([tone[:5_000], tone[5_010:]])), "samples lost"
+    assert not clicks(tone)
+    assert clicks(np.concatenate([tone[:5_000], tone[5_010:]])), "samples lost"
     faded = tone.copy()
     faded[5_000:5_120] = faded[5_000:5_120] * np.linspace(1, 0, 120)
     faded[5_120:] = 0
-    assert _clicks(faded), "a fade with corners"
+    assert clicks(faded), "a fade with corners"
 
 
 def test_ducking_is_heard_in_the_next_frame_and_12_db_down() -> None:

@@ -19,6 +19,7 @@ from pipeline.errors import EngineError, EngineUnavailable
 OUTPUT_SYNCHRONOUS = 2
 DONT_EXIT = 0x8000
 CHARS_UTF8 = 1
+END_PAUSE = 0x1000
 POSITION_CHARACTER = 1
 PARAMETER_RATE = 1
 CHUNK_MS = 60
@@ -70,14 +71,19 @@ class Library:
         return identifier + plus + variant
 
     def speak(self, text: str, identifier: str, words_per_minute: int, emit: Emit) -> None:
-        """Emit chunks of 60 ms until the text is spoken or ``emit`` returns False. Blocks."""
+        """Emit chunks of 60 ms until the text is spoken or ``emit`` returns False. Blocks.
+
+        With the pause that belongs behind it, as if more followed: without, a clause would run into the next one.
+        """
         if self._lib.espeak_SetVoiceByName(identifier.encode()) != 0:
             raise EngineError(f"espeak-ng cannot load its voice {identifier!r}")
         self._lib.espeak_SetParameter(PARAMETER_RATE, words_per_minute, 0)
         utf8 = text.encode() + b"\0"
         self._emit = emit
         try:
-            failed = self._lib.espeak_Synth(utf8, len(utf8), 0, POSITION_CHARACTER, 0, CHARS_UTF8, None, None)
+            failed = self._lib.espeak_Synth(
+                utf8, len(utf8), 0, POSITION_CHARACTER, 0, CHARS_UTF8 | END_PAUSE, None, None
+            )
         finally:
             self._emit = None
         if failed:

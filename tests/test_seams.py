@@ -119,8 +119,9 @@ def test_silence_at_the_edges_of_clauses_is_brought_within_bounds() -> None:
 
 def test_what_the_resampler_has_yet_to_give_is_still_the_clause_before() -> None:
     rate_hz = 16_000
-    loud = np.full(rate_hz // 5, LOUD, np.int16)
-    clauses = [("one,", [loud]), ("two.", [np.zeros(rate_hz * 7 // 10, np.int16), loud])]
+    sound = np.full(rate_hz // 5, LOUD, np.int16)
+    sound[-rate_hz // 500 :] = np.linspace(LOUD, 0, rate_hz // 500)
+    clauses = [("one,", [sound]), ("two.", [np.zeros(rate_hz * 7 // 10, np.int16), sound])]
     assert _pauses(_spoken(clauses, rate_hz, longest_ms=PAUSE_MS)[0]) == pytest.approx([PAUSE_MS], abs=2)
 
 

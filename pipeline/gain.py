@@ -50,7 +50,8 @@ class Gain:
 def rise(samples: int) -> NDArray[np.float32]:
     """Return the way from 0 to 1 in so many samples, the last of which is 1."""
     angle = np.pi / max(1, samples) * np.arange(1, samples + 1)
-    return (0.5 - 0.5 * np.cos(angle)).astype(np.float32)
+    way: NDArray[np.float32] = (0.5 - 0.5 * np.cos(angle)).astype(np.float32)
+    return way
 
 
 def scaled(pcm: Pcm, factor: NDArray[np.float32] | float) -> Pcm:

@@ -18,7 +18,8 @@ def swelling_tone(samples: int, rate_hz: int = 24_000) -> Pcm:
     """Return a tone that swells and dies away, so that no part of it is like another and neither end is a step."""
     at, edge = np.arange(samples), rate_hz // 50
     swell = np.interp(at, [0, edge, samples // 2, samples - edge, samples - 1], [0, 0.5, 1, 0.6, 0])
-    return (LOUD * swell * np.sin(2 * np.pi * TONE_HZ / rate_hz * at)).round().astype(np.int16)
+    tone: Pcm = (LOUD * swell * np.sin(2 * np.pi * TONE_HZ / rate_hz * at)).round().astype(np.int16)
+    return tone
 
 
 def clicks(pcm: np.ndarray, rate_hz: int = 24_000) -> bool:

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from pipeline.audio import AudioFormat, AudioFrame, Pcm
+from pipeline.events import ReplyFinished
 from pipeline.gain import DUCKED, FADE_MS, UNDUCK_MS
 from pipeline.playout import Playout, PlayoutListener
+from pipeline.session import Session
 from pipeline.writer import Writer
 
 from .clicks import LOUD, clicks, swelling_tone
+from .fakes import LOUD as VOICE
+from .script import play
 from .virtual_time import run
 
 RATE = 24_000
@@ -176,6 +180,21 @@ def test_one_that_is_ducked_before_its_first_sound_starts_soft() -> None:
         return np.concatenate([(await playout.next_frame()).pcm for _ in range(30)])
 
     assert run(main()).max() == pytest.approx(LOUD * DUCKED, rel=0.01)
+
+
+def test_a_session_ducks_the_reply_that_is_heard_and_not_the_next_one() -> None:
+    def duck(session: Session) -> None:
+        session.answering.duck()
+        asyncio.get_running_loop().call_later(0.5, session.answering.unduck)
+        asyncio.get_running_loop().call_later(0.7, session.answering.duck)
+
+    played = play("." * 10 + "#" * 20 + "." * 200 + "#" * 20 + "." * 250, at=(2_000, duck))
+    whole = [ms for ms, frame in played.frames if (frame.pcm == VOICE).all()]
+    soft = [ms for ms, frame in played.frames if (frame.pcm == VOICE * DUCKED).all()]
+    first, second = (played.at(ReplyFinished, i) for i in (0, 1))
+    assert 2_000 < min(soft) <= 2_040 and max(ms for ms in soft if ms < 2_550) > 2_450
+    assert [ms for ms in whole if 2_570 < ms < 2_690] and max(soft) <= first < second
+    assert len([ms for ms in whole if ms > first]) * 20 == pytest.approx(3_000, abs=40)
 
 
 def test_words_count_as_heard_whether_or_not_they_were_ducked() -> None:

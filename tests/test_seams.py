@@ -53,7 +53,8 @@ def _spoken(clauses: Sequence[Clause], rate_hz: int = RATE, longest_ms: float = 
 
 
 def _tone(samples: int, rate_hz: int = RATE) -> Pcm:
-    return (LOUD * np.sin(2 * np.pi * TONE_HZ / rate_hz * np.arange(samples))).astype(np.int16)
+    tone: Pcm = (LOUD * np.sin(2 * np.pi * TONE_HZ / rate_hz * np.arange(samples))).astype(np.int16)
+    return tone
 
 
 def _silent(ms: int) -> Pcm:

@@ -137,15 +137,17 @@ def test_a_pause_is_a_frame_without_samples_and_is_answered_by_its_pts() -> None
         utterance.feed(silence(320))
         await asyncio.sleep(0.1)
         assert [(len(frame.pcm), frame.pts) for frame in engine.frames] == [(320, 1000), (0, 1320), (320, 1320)]
-        assert not utterance.settled
+        settled = [utterance.settled]
         engine.says.put_nowait(Transcript("hello", False, "en", 1320))
         await asyncio.sleep(0.1)
-        assert utterance.settled and utterance.transcript.text == "hello" and not utterance.transcript.final
+        settled.append(utterance.settled)
+        assert utterance.transcript == Transcript("hello", False, "en", 1320)
         utterance.settle()
-        assert not utterance.settled, "another pause, another answer"
+        settled.append(utterance.settled)
         engine.says.put_nowait(Transcript("hello", False, "en", 1320))
         await asyncio.sleep(0.1)
-        assert not utterance.settled
+        settled.append(utterance.settled)
+        assert settled == [False, True, False, False], "another pause, another answer"
 
     hearing(test)
 

@@ -1,0 +1,150 @@
+"""Speech over the agent: what takes its turn, and what costs it nothing. Whole conversations in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.agents import Agent
+from pipeline.backchannel import is_backchannel
+from pipeline.events import (
+    EngineFailed,
+    ReplyFinished,
+    ReplyInterrupted,
+    TranscriptUpdated,
+    TurnEnded,
+)
+from pipeline.gain import FADE_MS
+from pipeline.reply import Patience
+from pipeline.session import SessionSettings
+from pipeline.speech import SpeechSettings
+from pipeline.turn_settings import TurnSettings
+
+from .fakes import RATE_HZ, FakeLlm, FakeStt, engines
+from .script import FRAME_MS, Played, play
+
+SETTINGS = SessionSettings(SpeechSettings(pause_ms=100), TurnSettings(endpoint_ms=200))
+ANSWER = FakeLlm().text
+ONSET_MS = 90 * FRAME_MS
+"""The agent is speaking by then."""
+
+
+def over_it(speech: str, *texts: str, **stt: object) -> Played:
+    """Say something, and then ``speech`` over the answer, of which speech-to-text says ``texts``."""
+    script = "#" * 30 + "." * 60 + speech + "." * 400
+    return play(script, engines(FakeStt(("tell me", *texts), **stt)), settings=SETTINGS)  # type: ignore[arg-type]
+
+
+def plain() -> Played:
+    return play("#" * 30 + "." * 460, engines(FakeStt(("tell me",))), settings=SETTINGS)
+
+
+def sounding(played: Played) -> int:
+    """Count the samples that are not silent."""
+    return sum(int((frame.pcm != 0).sum()) for _, frame in played.frames)
+
+
+def costs_nothing(played: Played, holds: int) -> None:
+    """Check that the agent said all of it, each sample once but for the 5 ms in which it fell silent.
+
+    Of such a fade the last sample is silent, and so is the first of the one back in.
+    """
+    assert played.all(ReplyInterrupted) == [] and played.all(ReplyFinished) == [ReplyFinished(1, ANSWER)]
+    assert [turn.text for turn in played.all(TurnEnded)] == ["tell me"]
+    assert [message.text for message in played.history] == ["tell me", ANSWER]
+    assert sounding(played) == sounding(plain()) + holds * (RATE_HZ * FADE_MS // 1000 - 2)
+
+
+@pytest.mark.parametrize("text", ["", "Mm-hm.", "yeah", "Okay, okay."])
+@pytest.mark.parametrize("partials", [False, True], ids=["words at the end", "words as they come"])
+@pytest.mark.parametrize("frames", [4, 10, 30])
+def test_a_cough_and_a_backchannel_cost_the_agent_nothing(text: str, partials: bool, frames: int) -> None:
+    played = over_it("#" * frames, text, partials=partials)
+    costs_nothing(played, holds=1)
+    onset_s, pause_ms = ONSET_MS, frames * FRAME_MS + SETTINGS.speech.pause_ms
+    silent = [ms for ms, frame in played.frames if frame.silent and onset_s + 100 < ms < onset_s + pause_ms]
+    assert len(silent) >= pause_ms / FRAME_MS - 6, "it was paused meanwhile"
+    assert min(ms for ms in played.audible() if ms > onset_s + 120) == onset_s + pause_ms
+
+
+def test_a_click_is_not_even_a_pause() -> None:
+    played = over_it("#" * 3, "never asked for")
+    costs_nothing(played, holds=0)
+    levels = [int(frame.pcm[-1]) for ms, frame in played.frames if ONSET_MS < ms <= ONSET_MS + 60]
+    assert all(0 < level < 9_000 for level in levels), "but it is softer while it may be speech"
+
+
+@pytest.mark.parametrize("partials", [False, True], ids=["words at the end", "words as they come"])
+def test_words_take_the_floor_from_an_agent_that_fell_silent_long_before(partials: bool) -> None:
+    played = over_it("#" * 40, "no please stop", partials=partials)
+    [cut] = played.all(ReplyInterrupted)
+    assert ANSWER.startswith(cut.heard) and cut.heard
+    spoken_ms = played.at(ReplyInterrupted) - ONSET_MS
+    assert spoken_ms == (260 if partials else 900), "with the first word; else with the words of the pause"
+    assert max(ms for ms in played.audible() if ms < ONSET_MS + 900) <= ONSET_MS + 80 + FRAME_MS
+    assert [turn.text for turn in played.all(TurnEnded)] == ["tell me", "no please stop"]
+
+
+def test_an_engine_that_hears_pauses_lets_the_agent_go_on_sooner() -> None:
+    played = over_it("#" * 10, "mm-hm", hears_pauses=True, delay_s=0.04)
+    costs_nothing(played, holds=1)
+
+
+def test_a_backchannel_that_goes_on_takes_the_floor() -> None:
+    played = over_it("#" * 15 + "." * 7 + "#" * 20, "Yeah.", "But why?", delay_s=0.2)
+    assert [turn.text for turn in played.all(TurnEnded)] == ["tell me", "Yeah. But why?"]
+    assert len(played.all(ReplyInterrupted)) == 1
+
+
+def test_a_short_answer_to_a_question_is_one() -> None:
+    llm = FakeLlm("Would you like to have a cup of tea with me?")
+    stt = FakeStt(("tell me", "Yes."))
+    played = play("#" * 30 + "." * 60 + "#" * 10 + "." * 300, engines(stt, llm), settings=SETTINGS)
+    assert [turn.text for turn in played.all(TurnEnded)] == ["tell me", "Yes."]
+
+
+def test_the_agent_goes_on_where_words_take_too_long_and_is_stopped_by_them_when_they_come() -> None:
+    slow = SessionSettings(SETTINGS.speech, TurnSettings(endpoint_ms=200, verdict_ms=400), Patience(stt_s=3.0))
+    stt = FakeStt(("tell me", "stop it"), delay_s=1.0)
+    played = play("#" * 30 + "." * 100 + "#" * 10 + "." * 300, engines(stt), settings=slow)
+    onset_ms = 130 * FRAME_MS
+    [(ms, cut)] = [(ms, event) for ms, event in played.events if isinstance(event, ReplyInterrupted)]
+    assert ms == onset_ms + 200 + 100 + 1000 and ANSWER.startswith(cut.heard)
+    between = [ms for ms in played.audible() if onset_ms + 200 < ms < onset_ms + 1300]
+    assert min(between) == onset_ms + 200 + 400
+
+
+def test_without_speech_to_text_an_agent_can_still_be_stopped() -> None:
+    played = play("#" * 30 + "." * 60 + "#" * 5 + "." * 60 + "#" * 60 + "." * 100, engines(FakeStt(fail=OSError())),
+                  settings=SETTINGS, agent=Agent("a", "A", greeting=ANSWER))  # fmt: skip
+    assert {event.stage for event in played.all(EngineFailed)} == {"stt"}
+    [cut] = played.all(ReplyInterrupted)
+    assert cut.reply == 1 and ANSWER.startswith(cut.heard)
+
+
+def test_the_words_of_what_was_nothing_go_from_the_captions() -> None:
+    played = over_it("#" * 30, "mm-hm yeah", partials=True)
+    captions = [event.text for event in played.all(TranscriptUpdated) if not event.final]
+    assert captions[-2:] == ["mm-hm yeah", ""] and captions[0] == "tell"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mm-hm", "Mm-hmm.", "Mhm", "uh-huh", "Yeah.", "okay", "Oh, okay.", "right, right", "I see.", "That’s right", "hm"],
+)
+def test_signs_of_attention(text: str) -> None:
+    assert is_backchannel(text, "en") and is_backchannel(text, "en-US") and is_backchannel(text, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no", "Stop.", "wait", "Okay, stop.", "yeah but", "yes?", "thank you", "hello", "yeah yeah yeah yeah yeah"],
+)
+def test_what_wants_the_floor(text: str) -> None:
+    assert not is_backchannel(text, "en") and not is_backchannel(text, None)
+
+
+def test_backchannels_are_those_of_the_language_that_is_spoken() -> None:
+    assert is_backchannel("Ja, genau.", "de") and not is_backchannel("genau", "en")
+    assert is_backchannel("はい、そうですね", "ja") and not is_backchannel("はいでも", "ja")
+    assert is_backchannel("嗯,好的", "zh") and not is_backchannel("不好", "zh")
+    assert is_backchannel("Mm-hm.", "xx") and not is_backchannel("okay", "xx"), "sounds are everyone's"

@@ -16,6 +16,7 @@ itself: the caller's speech is encoded and decoded with its end (its beginning) 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,7 @@ def _arrived(at_ms: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.ceil(at_ms / PTIME_MS) * PTIME_MS
 
 
+@functools.cache
 def _edges_ms(place: int) -> tuple[float, float, float, float]:
     """Speak from and to ``place`` in a packet; return first and last loud moment decoded, first and last spoken."""
     spoken = range(

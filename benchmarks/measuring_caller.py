@@ -12,7 +12,7 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -43,8 +43,9 @@ class Mouth:
 
     format = FORMAT
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, now: Callable[[], float] = time.monotonic) -> None:
         self._chance = chance
+        self._now = now
         self._clock = FrameClock(FORMAT.ptime_ms, FORMAT.frame_samples)
         self._shift_s = 0.0
         self._next_samples = 0
@@ -67,10 +68,10 @@ class Mouth:
 
     async def next_frame(self) -> AudioFrame:
         """Return the next frame when it is due; note when speech began and ended."""
-        now_s = time.monotonic() - self._shift_s
+        now_s = self._now() - self._shift_s
         wait_s = self._clock.wait_s(now_s, speech=False)
         await asyncio.sleep(max(0.0, wait_s))
-        pts = self._clock.tick(time.monotonic() - self._shift_s, speech=False)
+        pts = self._clock.tick(self._now() - self._shift_s, speech=False)
         due_s = now_s + wait_s + (pts - self._next_samples) / FORMAT.rate_hz
         self._next_samples = pts + FORMAT.frame_samples
         self._note(due_s + self._shift_s, pts)

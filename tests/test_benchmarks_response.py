@@ -1,0 +1,299 @@
+"""What is printed of response latency is what happened: the caller's clock, the floor, the tables, and a short run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import peers, response_latency
+from benchmarks.contenders import Contender, contenders
+from benchmarks.cpu import share, used_s
+from benchmarks.floor import floor
+from benchmarks.measuring_caller import FASTRTC_PATH, PATH, Ear, Mouth, Turn, offer, speech
+from benchmarks.peers import FASTRTC, PIPECAT, Framework
+from benchmarks.response_latency import Taken, added_s, cases, install, measure, report
+from benchmarks.servers import Server, started
+from benchmarks.stand_ins import ANSWER_S, Hearing, Rules, answer
+from pipeline.audio import Pcm
+
+from .virtual_time import run
+
+RULES = Rules(200, 64)
+ROOT = Path(__file__).parent.parent
+
+
+# --- rules and stand-ins
+
+
+def heard(rules: Rules, pcm: Pcm, chunk: int) -> list[tuple[str, int]]:
+    """Hear ``pcm`` in pieces; return what became known, with the samples heard until then."""
+    hearing = Hearing(rules, 16_000)
+    return [(became, at + chunk) for at in range(0, len(pcm), chunk) for became in hearing.push(pcm[at : at + chunk])]
+
+
+def sound(*parts_ms: int) -> Pcm:
+    """Return silence, loudness, silence, ... of these lengths at 16 kHz."""
+    return np.concatenate([np.full(ms * 16, 9_000 * (i % 2), np.int16) for i, ms in enumerate(parts_ms)])
+
+
+def test_rules_survive_a_command_line() -> None:
+    rules = Rules(300, 64, 40, 120, 90)
+    assert Rules.of(rules.arguments()) == rules
+    assert rules.models_ms == 250
+
+
+@pytest.mark.parametrize("chunk", [160, 320, 777])
+def test_speech_and_silence_count_in_samples(chunk: int) -> None:
+    events = heard(RULES, sound(100, 300, 150, 100, 400), chunk)
+    assert [became for became, _ in events] == ["speech", "over"]
+    assert [round(at / 16) for _, at in events] == [
+        pytest.approx(170, abs=chunk / 16),
+        pytest.approx(850, abs=chunk / 16),
+    ]
+
+
+def test_a_click_is_no_speech() -> None:
+    assert heard(RULES, sound(100, 60, 100, 60, 400), 160) == []
+
+
+def test_an_answer_is_audible_from_its_first_sample_on() -> None:
+    pieces = list(answer(24_000))
+    assert pieces[0][0] > 9_000
+    assert sum(map(len, pieces)) == pytest.approx(ANSWER_S * 24_000, abs=960)
+
+
+# --- the caller
+
+
+@pytest.mark.parametrize("place", [0, 1, 240, 479])
+def test_speech_lies_where_it_was_said(place: int) -> None:
+    spoken = range(480 + place, 1440 + place)
+    pcm = np.concatenate([speech(spoken, pts) for pts in range(0, 480 * 5, 480)])
+    loud = np.flatnonzero(pcm)
+    assert spoken.start <= loud[0] < spoken.start + 24 and spoken.stop - 24 <= loud[-1] < spoken.stop
+
+
+async def said(mouth: Mouth, seconds: float) -> tuple[float, float]:
+    """Let a mouth speak; return when speech began and ended by the moments at which its frames came."""
+    loop = asyncio.get_running_loop()
+    mouth.speak(seconds)
+    began_s = ended_s = 0.0
+    while not mouth.ended.is_set():
+        frame = await mouth.next_frame()
+        if len(loud := np.flatnonzero(frame.pcm)):
+            began_s = began_s or loop.time() - (len(frame.pcm) - loud[0]) / frame.rate_hz
+            ended_s = loop.time() - (len(frame.pcm) - 1 - loud[-1]) / frame.rate_hz
+    return began_s, ended_s
+
+
+def test_a_mouth_notes_when_its_samples_were_spoken() -> None:
+    async def main() -> set[float]:
+        mouth = Mouth(random.Random(1), asyncio.get_running_loop().time)
+        lengths_s = set()
+        for _ in range(6):
+            began_s, ended_s = await said(mouth, 0.05)
+            assert mouth.started_s == pytest.approx(began_s, abs=0.0002)  # the very first sample is next to nothing
+            assert mouth.ended_s == pytest.approx(ended_s, abs=0.0002)
+            lengths_s.add(round(mouth.ended_s - mouth.started_s, 4))
+            mouth.shift()
+            await mouth.next_frame()
+        return lengths_s
+
+    lengths_s = run(main())
+    assert len(lengths_s) == 6 and min(lengths_s) >= 0.05 and max(lengths_s) < 0.07
+
+
+def test_a_mouths_phase_moves_only_when_asked_and_never_drifts() -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        mouth = Mouth(random.Random(2), loop.time)
+        phases_ms = []
+        for _ in range(50):
+            seen = set()
+            for _ in range(3):
+                frame = await mouth.next_frame()
+                seen.add(round(1000 * (loop.time() - frame.pts / frame.rate_hz), 3))
+            assert len(seen) == 1
+            phases_ms += seen
+            mouth.shift()
+        return phases_ms
+
+    moved_ms = np.array(run(main()))
+    moved_ms -= moved_ms[0]
+    assert np.ptp(moved_ms) > 15 and moved_ms.min() >= 0 and moved_ms.max() < 20
+
+
+def test_an_old_answer_is_not_taken_for_the_next() -> None:
+    async def main() -> None:
+        ear, loud = Ear(), np.full(160, 9_000, np.int16)
+        ear.push(loud)
+        spoken_s = time.monotonic()
+        ear.push(loud)  # still the answer before
+        assert await ear.onset_after(spoken_s, timeout_s=0.02) is None
+        assert ear.last_before_quiet(spoken_s) == ear.arrivals_s[-1]
+        await asyncio.sleep(0.12)
+        later_s = time.monotonic()
+        assert ear.last_before_quiet(later_s) is None
+        ear.push(loud)
+        assert await ear.onset_after(spoken_s) == ear.arrivals_s[-1] > later_s
+
+    asyncio.run(main())
+
+
+def test_offers_are_what_each_server_takes() -> None:
+    assert offer("v=0", PATH) == {"sdp": "v=0", "type": "offer"}
+    named = [offer("v=0", FASTRTC_PATH) for _ in range(2)]
+    assert all(each.keys() == {"sdp", "type", "webrtc_id"} for each in named)
+    assert named[0]["webrtc_id"] != named[1]["webrtc_id"]
+
+
+# --- floor
+
+
+def test_the_floor_is_a_packet_and_the_codec() -> None:
+    least = floor(RULES)
+    assert least.response_ms.min() > 0 and least.response_ms.max() < 28
+    assert np.ptp(least.response_ms) == pytest.approx(20, abs=1)  # the rule is met anywhere in a packet
+    assert 4 < least.codec_ms < 8 and 9 < least.packet_ms < 11
+    assert least.response_ms.mean() == pytest.approx(least.codec_ms + least.packet_ms, abs=1)
+    assert np.median(least.barge_in_ms) == pytest.approx(RULES.speech_ms + 6.5, abs=3)
+
+
+@pytest.mark.parametrize(("silence_ms", "beyond_ms"), [(200, 50), (300, 0)])
+def test_models_hide_behind_the_silence_as_far_as_it_goes(silence_ms: float, beyond_ms: float) -> None:
+    least = floor(Rules(silence_ms, 64, 40, 120, 90))
+    assert least.models_ms == beyond_ms
+    assert np.median(least.response_ms) == pytest.approx(np.median(floor(RULES).response_ms) + beyond_ms)
+
+
+# --- CPU
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system has no /proc")
+
+
+BURN = """
+import subprocess, sys, time
+while time.process_time() < 0.2: pass
+if len(sys.argv) > 1:
+    child = subprocess.Popen([sys.executable, sys.argv[1]], stdin=subprocess.PIPE)
+    child.wait()
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_proc
+def test_cpu_is_that_of_a_process_and_its_children(tmp_path: Path) -> None:
+    script = tmp_path / "burn.py"
+    script.write_text(BURN)
+    with subprocess.Popen([sys.executable, str(script), str(script)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"done\n"  # the child's, which waits
+        used, again = used_s(parent.pid), used_s(parent.pid)
+        assert used is not None and again is not None
+        parent.kill()
+    assert used > 0.35
+    assert again - used < 0.1  # both wait
+
+
+def test_cpu_of_no_process_is_unknown() -> None:
+    assert used_s(2**30) is None
+    assert share(None, None, 1.0) is None
+
+
+# --- tables
+
+
+def taken(turns: Sequence[Turn], *failures: str) -> Taken:
+    """Return what a contender did."""
+    return Taken(Contender("some server", []), list(turns), [10.0, 12.0, 50.0], list(failures))
+
+
+def test_a_row_tells_what_was_not_answered() -> None:
+    one = taken([Turn(0.22, None), Turn(0.24, 0.09), Turn(None, None)], "some server: broke", "some server: broke")
+    table = report(RULES, [one])
+    assert "| some server | 30.0 | 39.0 | 39.8 | 40.0 | 90.0 / 90.0 | 12.0 % | 2 of 3 |" in table
+    assert table.count("some server: broke") == 1
+    assert "| floor | 1" in table and "64 are the speech that interrupts" in table
+
+
+def test_a_server_that_never_answers_keeps_its_row() -> None:
+    one = Taken(Contender("mute", []), [Turn(None, None)] * 3)
+    assert "| mute | – | – | – | – | – / – | – | 0 of 3 |" in report(RULES, [one])
+
+
+def test_cases_are_no_delay_then_the_delays_under_each_rule() -> None:
+    measured = list(cases([200, 300], [40, 120, 90]))
+    assert [(rules.silence_ms, rules.models_ms) for rules in measured] == [(200, 0), (200, 250), (300, 250)]
+    assert len(list(cases([200, 300], [0, 0, 0]))) == 1
+
+
+# --- peers
+
+
+def test_each_framework_is_called_in_its_own_way() -> None:
+    all_of_them = list(contenders(RULES, [PIPECAT, FASTRTC]))
+    assert [one.path for one in all_of_them] == [PATH, PATH, PATH, FASTRTC_PATH, FASTRTC_PATH]
+    assert [one.interrupted for one in all_of_them] == [True, True, True, True, False]
+    assert all(one.command[-5:] == RULES.arguments() for one in all_of_them[1:])
+    assert len(list(contenders(RULES, []))) == 2
+
+
+def test_a_framework_that_cannot_be_installed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(peers, "FOLDER", tmp_path / "file")
+    monkeypatch.setitem(peers.FRAMEWORKS, "broken", Framework("broken", ("no-matter",)))
+    there, failures = asyncio.run(install(["broken"]))
+    assert there == [] and len(failures) == 1
+    assert "broken could not be installed" in failures[0] and "file" in failures[0]
+    assert not peers.FRAMEWORKS["broken"].installed
+
+
+def test_a_server_that_does_not_answer_is_told_and_counted() -> None:
+    one = Taken(Contender("absent", []))
+    asyncio.run(one.call(Server("http://127.0.0.1:9", os.getpid()), 3, seed=0))
+    assert one.turns == [Turn(None, None)] * 3
+    assert one.failures and "absent: ClientConnectorError" in one.failures[0]
+
+
+def test_a_server_that_does_not_start_is_told_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Contender("broken", [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(response_latency, "contenders", lambda rules, frameworks: [broken])
+    ((one,),) = asyncio.run(measure([RULES], [], turns=2, rounds=2, abreast=2))
+    assert len(one.turns) == 4 and added_s(one.turns, 200) == []
+    assert one.failures == ["broken: RuntimeError: the server ended with code 3 before it listened"]
+
+
+# --- runs
+
+
+def test_delays_are_waited_out_one_after_the_other() -> None:
+    rules = Rules(200, 64, 40, 120, 90)
+    _, bare = contenders(rules, [])
+
+    async def main() -> Taken:
+        async with started(bare.command, bare.environment) as server:
+            one = Taken(bare)
+            await one.call(server, 2, seed=0)
+            return one
+
+    one = asyncio.run(main())
+    assert not one.failures and len(added_s(one.turns, 200)) == 2
+    assert min(added_s(one.turns, 200)) > 0.25
+
+
+def test_the_command_prints_its_table() -> None:
+    command = [sys.executable, "-m", "benchmarks.response_latency", "--peers", "none", "--delays", "0,0,0"]
+    counts = ["--rounds", "1", "--turns", "2"]
+    printed = subprocess.run([*command, *counts], check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert printed.returncode == 0, printed.stderr
+    assert "| **Vocal Node** |" in printed.stdout and "| bare aiortc |" in printed.stdout
+    assert printed.stdout.count("2 of 2") == 2

@@ -19,13 +19,18 @@ SPEECH_MS = SpeechSettings().min_speech_ms
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A server under one set of rules. ``interrupted``: speech stops its answer, so it can be spoken into."""
+    """A server under one set of rules.
+
+    ``interrupted``: speech stops its answer, so it can be spoken into. ``alone``: it keeps a core busy, so that nothing
+    may be measured beside it.
+    """
 
     name: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     path: str = PATH
     interrupted: bool = True
+    alone: bool = False
 
 
 def contenders(rules: Rules, frameworks: Sequence[Framework]) -> Iterator[Contender]:
@@ -48,4 +53,7 @@ def contenders(rules: Rules, frameworks: Sequence[Framework]) -> Iterator[Conten
         command = [str(FASTRTC.python), "-m", "benchmarks.peers.fastrtc_server", "{port}"]
         yield Contender("FastRTC, AsyncStreamHandler", [*command, "stream", *told], path=FASTRTC_PATH)
         if not rules.models_ms:
-            yield Contender("FastRTC, ReplyOnPause", [*command, "pause", *told], path=FASTRTC_PATH, interrupted=False)
+            told = ["pause", *told]
+            yield Contender(
+                "FastRTC, ReplyOnPause", [*command, *told], path=FASTRTC_PATH, interrupted=False, alone=True
+            )

@@ -21,7 +21,7 @@ import asyncio
 import datetime
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -87,11 +87,20 @@ async def measure(
                 one.turns = [Turn(None, None)] * (turns * rounds)
         order = deque(servers)
         for round_ in range(rounds):
-            for at in range(0, len(order), abreast):
-                at_once = list(order)[at : at + abreast]
+            for at_once in side_by_side(order, abreast, {i for i in order if flat[i].contender.alone}):
                 await asyncio.gather(*(flat[i].call(servers[i], turns, seed=round_) for i in at_once))
             order.rotate(1)  # beside others in the next round
     return taken
+
+
+def side_by_side(order: Iterable[int], abreast: int, alone: Set[int]) -> list[list[int]]:
+    """Return who is called at the same time, one group after the other."""
+    groups: list[list[int]] = []
+    for i in order:
+        if not groups or len(groups[-1]) >= abreast or i in alone or groups[-1][-1] in alone:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
 
 
 async def install(names: Sequence[str]) -> tuple[list[Framework], list[str]]:

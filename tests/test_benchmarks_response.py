@@ -20,7 +20,7 @@ from benchmarks.cpu import share, used_s
 from benchmarks.floor import floor
 from benchmarks.measuring_caller import FASTRTC_PATH, PATH, Ear, Mouth, Turn, offer, speech
 from benchmarks.peers import FASTRTC, PIPECAT, Framework
-from benchmarks.response_latency import Taken, added_s, cases, install, measure, report
+from benchmarks.response_latency import Taken, added_s, cases, install, measure, report, side_by_side
 from benchmarks.servers import Server, started
 from benchmarks.stand_ins import ANSWER_S, Hearing, Rules, answer
 from pipeline.audio import Pcm
@@ -234,6 +234,12 @@ def test_cases_are_no_delay_then_the_delays_under_each_rule() -> None:
     measured = list(cases([200, 300], [40, 120, 90]))
     assert [(rules.silence_ms, rules.models_ms) for rules in measured] == [(200, 0), (200, 250), (300, 250)]
     assert len(list(cases([200, 300], [0, 0, 0]))) == 1
+
+
+def test_a_server_that_keeps_a_core_busy_is_measured_alone() -> None:
+    assert side_by_side([0, 1, 2, 3, 4, 5], 2, {3}) == [[0, 1], [2], [3], [4, 5]]
+    assert side_by_side([3, 0, 1], 2, {3}) == [[3], [0, 1]]
+    assert side_by_side([0, 1], 1, set()) == [[0], [1]]
 
 
 # --- peers

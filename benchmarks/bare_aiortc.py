@@ -77,7 +77,7 @@ async def converse(heard: MediaStreamTrack, answer: Answer, rules: Rules) -> Non
         for became in hearing.push(_mono(frame)):
             if became == "speech":
                 answer.stop_answer()
-            else:
+            elif became == "over":
                 answer.begin(rules.models_ms / 1000)
 
 

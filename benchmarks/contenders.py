@@ -36,7 +36,8 @@ class Contender:
 def contenders(rules: Rules, frameworks: Sequence[Framework]) -> Iterator[Contender]:
     """Yield this server, bare aiortc, and whatever of the others is installed.
 
-    FastRTC's second handler, which waits for one silence more than the rule anyway, is asked only once.
+    Two have a second row where it tells something: Pipecat's eager transcription where there are models to hide, and
+    FastRTC's other handler, which waits for up to one silence more than the rule, where there are none.
     """
     settings = {
         "VOCAL_SCRIPTED_DELAY_MS": f"{rules.transcription_ms:g}",
@@ -47,13 +48,13 @@ def contenders(rules: Rules, frameworks: Sequence[Framework]) -> Iterator[Conten
     yield Contender("**Vocal Node**", *vocal_node(rules.silence_ms, settings))
     yield Contender("bare aiortc", [sys.executable, "-m", "benchmarks.bare_aiortc", "{port}", *told])
     if PIPECAT in frameworks:
-        command = [str(PIPECAT.python), "-m", "benchmarks.peers.pipecat_server", "{port}", *told]
-        yield Contender("Pipecat, SmallWebRTC", command, {"LOGURU_LEVEL": "ERROR"})
+        command = [str(PIPECAT.python), "-m", "benchmarks.peers.pipecat_server", "{port}"]
+        yield Contender("Pipecat", [*command, "segmented", *told], {"LOGURU_LEVEL": "ERROR"})
+        if rules.models_ms:
+            yield Contender("Pipecat, eager transcription", [*command, "eager", *told], {"LOGURU_LEVEL": "ERROR"})
     if FASTRTC in frameworks:
         command = [str(FASTRTC.python), "-m", "benchmarks.peers.fastrtc_server", "{port}"]
         yield Contender("FastRTC, AsyncStreamHandler", [*command, "stream", *told], path=FASTRTC_PATH)
         if not rules.models_ms:
-            told = ["pause", *told]
-            yield Contender(
-                "FastRTC, ReplyOnPause", [*command, *told], path=FASTRTC_PATH, interrupted=False, alone=True
-            )
+            command = [*command, "pause", *told]
+            yield Contender("FastRTC, ReplyOnPause", command, path=FASTRTC_PATH, interrupted=False, alone=True)

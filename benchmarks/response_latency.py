@@ -37,7 +37,7 @@ from .servers import Server, machine, started
 from .stand_ins import Rules
 
 SPEECH_S = 0.4
-PAUSE_S = (0.15, 0.35)
+PAUSE_S = (0.1, 0.25)
 READY_S = 120.0
 COLUMNS = ("ms", "p50", "p95", "p99", "max", "barge-in p50 / p95", "CPU of a core", "answered")
 

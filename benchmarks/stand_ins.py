@@ -51,8 +51,13 @@ class Rules:
         return Rules(*map(float, arguments))
 
 
+Became = Literal["speech", "paused", "resumed", "over"]
+
+
 class Hearing:
-    """Sound in; out 'speech' as it becomes that, and 'over' as the silence after it is long enough. Counts samples."""
+    """Sound in, what became known out: 'speech' as it becomes that, 'paused' at its first silence, then 'resumed' if it
+    goes on, or 'over' as the silence is long enough. Counts samples.
+    """
 
     def __init__(self, rules: Rules, rate_hz: int) -> None:
         self._rules = rules
@@ -61,7 +66,7 @@ class Hearing:
         self._speaking = False
         self._loud_ms = self._quiet_ms = 0
 
-    def push(self, pcm: NDArray[np.int16]) -> Iterator[Literal["speech", "over"]]:
+    def push(self, pcm: NDArray[np.int16]) -> Iterator[Became]:
         """Hear more; yield what became known, in order."""
         sound = np.concatenate([self._rest, pcm])
         whole = len(sound) // self._window_samples * self._window_samples
@@ -69,8 +74,10 @@ class Hearing:
         for window in sound[:whole].reshape(-1, self._window_samples):
             yield from self._judge(is_loud(window))
 
-    def _judge(self, loud: bool) -> Iterator[Literal["speech", "over"]]:
+    def _judge(self, loud: bool) -> Iterator[Became]:
         if loud:
+            if self._speaking and self._quiet_ms:
+                yield "resumed"
             self._quiet_ms = 0
             self._loud_ms += WINDOW_MS
             if not self._speaking and self._loud_ms >= self._rules.speech_ms:
@@ -79,6 +86,8 @@ class Hearing:
             return
         self._loud_ms = 0
         self._quiet_ms += WINDOW_MS
+        if self._speaking and self._quiet_ms == WINDOW_MS:
+            yield "paused"
         if self._speaking and self._quiet_ms >= self._rules.silence_ms:
             self._speaking = False
             yield "over"

@@ -54,11 +54,9 @@ def test_rules_survive_a_command_line() -> None:
 @pytest.mark.parametrize("chunk", [160, 320, 777])
 def test_speech_and_silence_count_in_samples(chunk: int) -> None:
     events = heard(RULES, sound(100, 300, 150, 100, 400), chunk)
-    assert [became for became, _ in events] == ["speech", "over"]
-    assert [round(at / 16) for _, at in events] == [
-        pytest.approx(170, abs=chunk / 16),
-        pytest.approx(850, abs=chunk / 16),
-    ]
+    assert [became for became, _ in events] == ["speech", "paused", "resumed", "paused", "over"]
+    due_ms = [170, 410, 560, 660, 850]
+    assert [at / 16 for _, at in events] == [pytest.approx(ms, abs=chunk / 16) for ms in due_ms]
 
 
 def test_a_click_is_no_speech() -> None:
@@ -116,7 +114,7 @@ def test_a_mouths_phase_moves_only_when_asked_and_never_drifts() -> None:
     async def main() -> list[float]:
         loop = asyncio.get_running_loop()
         mouth = Mouth(random.Random(2), loop.time)
-        phases_ms = []
+        phases_ms: list[float] = []
         for _ in range(50):
             seen = set()
             for _ in range(3):
@@ -247,9 +245,12 @@ def test_a_server_that_keeps_a_core_busy_is_measured_alone() -> None:
 
 def test_each_framework_is_called_in_its_own_way() -> None:
     all_of_them = list(contenders(RULES, [PIPECAT, FASTRTC]))
+    slow = list(contenders(Rules(200, 64, 40, 120, 90), [PIPECAT, FASTRTC]))
     assert [one.path for one in all_of_them] == [PATH, PATH, PATH, FASTRTC_PATH, FASTRTC_PATH]
     assert [one.interrupted for one in all_of_them] == [True, True, True, True, False]
     assert all(one.command[-5:] == RULES.arguments() for one in all_of_them[1:])
+    assert [one.path for one in slow] == [PATH, PATH, PATH, PATH, FASTRTC_PATH]
+    assert [one.alone for one in all_of_them + slow] == [False] * 4 + [True] + [False] * 5
     assert len(list(contenders(RULES, []))) == 2
 
 

@@ -50,7 +50,8 @@ class Conversation(AsyncStreamHandler):
     async def receive(self, frame: tuple[int, NDArray[np.int16]]) -> None:
         """Hear the caller."""
         for became in self._hearing.push(frame[1].reshape(-1)):
-            self._stop()
+            if became in ("speech", "over"):
+                self._stop()
             if became == "over":
                 self._answering = asyncio.create_task(self._answer())
 

@@ -1,10 +1,18 @@
 """Pipecat's SmallWebRTC transport with the same rules and stand-ins, put together as its own quickstart does it.
 
-``python -m benchmarks.peers.pipecat_server PORT RULES...``, in the environment that ``benchmarks.peers`` made. The
-stand-ins are services on Pipecat's base classes, so frames go their usual way: transport, segmented transcription, user
-aggregator with voice activity detection, language model, voice, transport. Where Pipecat can be set to answer sooner,
-it is: no wait for more speech after the silence (``user_speech_timeout``), final transcripts, output in chunks of 20 ms
-(40 by default), no volume threshold that follows smoothly, no metrics, no RTVI messages.
+``python -m benchmarks.peers.pipecat_server PORT HEARING RULES...``, in the environment that ``benchmarks.peers`` made.
+The stand-ins are services on Pipecat's base classes, so frames go their usual way: transport, transcription, user
+aggregator, language model, voice, transport. HEARING is one of two ways to hear:
+
+- ``segmented``: voice activity detection in the aggregator tells when speech began and ended, and what was said in
+  between is transcribed then, as with Whisper.
+- ``eager``: the transcription finds the turns itself, and tells what it believes to be the end of one ahead of it, as
+  Deepgram's Flux does: here at the first silence, as soon as it has the words. The language model begins with that,
+  and what it says is held back until the turn is over; the voice begins then.
+
+Where Pipecat can be set to answer sooner, it is: no wait for more speech after the silence (``user_speech_timeout``),
+final transcripts, output in chunks of 20 ms (40 by default), no volume threshold that follows smoothly, no metrics, no
+RTVI messages.
 """
 
 from __future__ import annotations
@@ -23,6 +31,9 @@ from pipecat.frames.frames import (
     LLMContextFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
+    ProposedUserStartedSpeakingFrame,
+    ProposedUserStoppedSpeakingFrame,
+    STTMetadataFrame,
     TranscriptionFrame,
     TTSAudioRawFrame,
 )
@@ -33,18 +44,21 @@ from pipecat.processors.aggregators.llm_response_universal import LLMContextAggr
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings, STTSettings, TTSSettings
-from pipecat.services.stt_service import SegmentedSTTService
+from pipecat.services.stt_service import SegmentedSTTService, STTService
 from pipecat.services.tts_service import TTSService
 from pipecat.transports.base_transport import TransportParams
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
+from pipecat.turns.eager_end_of_turn_mixin import EagerEndOfTurnSTTServiceMixin
 from pipecat.turns.user_start import VADUserTurnStartStrategy
 from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.utils.time import time_now_iso8601
 from pipecat.workers.runner import WorkerRunner
 
-from benchmarks.stand_ins import ANSWER, WINDOW_MS, WORDS, Rules, answer, is_loud
+from benchmarks.stand_ins import ANSWER, WINDOW_MS, WORDS, Hearing, Rules, answer, is_loud
+
+IN_HZ = 16_000
 
 
 class LoudnessAnalyzer(VADAnalyzer):
@@ -70,6 +84,53 @@ class ScriptedSTT(SegmentedSTTService):
         """Yield the transcript."""
         await asyncio.sleep(self._delay_s)
         yield TranscriptionFrame(WORDS, "", time_now_iso8601())
+
+
+class EagerSTT(EagerEndOfTurnSTTServiceMixin, STTService):
+    """Hears turns itself, and has the words of one its delay after the first silence."""
+
+    def __init__(self, rules: Rules) -> None:
+        settings = STTSettings(model=None, language=None)
+        super().__init__(enable_eager_end_of_turn=True, ttfs_p99_latency=0.0, settings=settings)
+        self._rules = rules
+        self._hearing = Hearing(rules, IN_HZ)
+        self._transcribing: asyncio.Task[None] | None = None
+
+    def service_metadata_frame(self) -> STTMetadataFrame:
+        """Tell that turns are found here."""
+        frame = super().service_metadata_frame()
+        frame.user_turn_strategies = self.recommended_user_turn_strategies(enable_interruptions=True)
+        return frame
+
+    async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
+        """Hear; nothing is yielded, as with services that answer when they like."""
+        for became in self._hearing.push(np.frombuffer(audio, np.int16)):
+            match became:
+                case "speech":
+                    await self.broadcast_frame(ProposedUserStartedSpeakingFrame)
+                case "paused":
+                    self._transcribing = self.create_task(self._transcribe())
+                case "resumed":
+                    await self._withdraw()
+                case "over":
+                    self.create_task(self._commit(self._transcribing))
+        yield None
+
+    async def _transcribe(self) -> None:
+        await asyncio.sleep(self._rules.transcription_ms / 1000)
+        await self._push_eager_end_of_turn(WORDS, user_id="")
+
+    async def _withdraw(self) -> None:
+        if self._transcribing is not None:
+            await self.cancel_task(self._transcribing)
+        await self._cancel_eager_end_of_turn()
+
+    async def _commit(self, transcribing: asyncio.Task[None] | None) -> None:
+        if transcribing is not None:
+            await transcribing
+        self._clear_eager_end_of_turn()
+        await self.push_frame(TranscriptionFrame(WORDS, "", time_now_iso8601(), finalized=True))
+        await self.broadcast_frame(ProposedUserStoppedSpeakingFrame)
 
 
 class EchoLLM(LLMService):
@@ -107,26 +168,33 @@ class ToneTTS(TTSService):
             yield TTSAudioRawFrame(pcm.tobytes(), self.sample_rate, 1, context_id=context_id)
 
 
-def worker(connection: SmallWebRTCConnection, rules: Rules) -> PipelineWorker:
+def segmented(rules: Rules) -> tuple[STTService, LLMUserAggregatorParams]:
+    """Return what hears a caller whose turns the aggregator finds."""
+    params = VADParams(
+        confidence=0.5, min_volume=0.0, start_secs=rules.speech_ms / 1000, stop_secs=rules.silence_ms / 1000
+    )
+    strategies = UserTurnStrategies(
+        start=[VADUserTurnStartStrategy()],
+        stop=[SpeechTimeoutUserTurnStopStrategy(user_speech_timeout=0.0)],
+    )
+    analyzer = LoudnessAnalyzer(params=params)
+    user = LLMUserAggregatorParams(vad_analyzer=analyzer, user_turn_strategies=strategies)
+    return ScriptedSTT(rules.transcription_ms / 1000), user
+
+
+def eager(rules: Rules) -> tuple[STTService, LLMUserAggregatorParams]:
+    """Return what hears a caller whose turns the transcription finds."""
+    return EagerSTT(rules), LLMUserAggregatorParams()
+
+
+def worker(connection: SmallWebRTCConnection, hearing: str, rules: Rules) -> PipelineWorker:
     """Return one call's pipeline."""
     transport = SmallWebRTCTransport(
         connection, TransportParams(audio_in_enabled=True, audio_out_enabled=True, audio_out_10ms_chunks=2)
     )
-    params = VADParams(
-        confidence=0.5, min_volume=0.0, start_secs=rules.speech_ms / 1000, stop_secs=rules.silence_ms / 1000
-    )
-    user, assistant = LLMContextAggregatorPair(
-        LLMContext(),
-        user_params=LLMUserAggregatorParams(
-            vad_analyzer=LoudnessAnalyzer(params=params),
-            user_turn_strategies=UserTurnStrategies(
-                start=[VADUserTurnStartStrategy()],
-                stop=[SpeechTimeoutUserTurnStopStrategy(user_speech_timeout=0.0)],
-            ),
-        ),
-    )
-    stt, llm = ScriptedSTT(rules.transcription_ms / 1000), EchoLLM(rules.first_token_ms / 1000)
-    voice = ToneTTS(rules.first_sound_ms / 1000)
+    stt, params = eager(rules) if hearing == "eager" else segmented(rules)
+    user, assistant = LLMContextAggregatorPair(LLMContext(), user_params=params)
+    llm, voice = EchoLLM(rules.first_token_ms / 1000), ToneTTS(rules.first_sound_ms / 1000)
     stages = [transport.input(), stt, user, llm, voice, transport.output(), assistant]
     made = PipelineWorker(Pipeline(stages), enable_rtvi=False)
 
@@ -143,7 +211,7 @@ async def _run(made: PipelineWorker) -> None:
     await runner.run()
 
 
-def app(rules: Rules) -> web.Application:
+def app(hearing: str, rules: Rules) -> web.Application:
     """Return a server with the one route."""
     calls: set[asyncio.Task[None]] = set()
 
@@ -151,7 +219,7 @@ def app(rules: Rules) -> web.Application:
         body = await request.json()
         connection = SmallWebRTCConnection()
         await connection.initialize(sdp=body["sdp"], type=body["type"])
-        calls.add(asyncio.create_task(_run(worker(connection, rules))))
+        calls.add(asyncio.create_task(_run(worker(connection, hearing, rules))))
         return web.json_response(connection.get_answer())
 
     server = web.Application()
@@ -162,4 +230,4 @@ def app(rules: Rules) -> web.Application:
 if __name__ == "__main__":
     logger.remove()
     logger.add(sys.stderr, level="ERROR")
-    web.run_app(app(Rules.of(sys.argv[2:])), host="127.0.0.1", port=int(sys.argv[1]), print=None)
+    web.run_app(app(sys.argv[2], Rules.of(sys.argv[3:])), host="127.0.0.1", port=int(sys.argv[1]), print=None)

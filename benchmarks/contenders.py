@@ -17,6 +17,11 @@ SPEECH_MS = SpeechSettings().min_speech_ms
 """What this server takes for speech, the others are told."""
 
 
+PIPECAT_SETTINGS = {"LOGURU_LEVEL": "ERROR"}
+FASTRTC_SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+"""A benchmark asks nobody on the Internet anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contender:
     """A server under one set of rules.
@@ -49,12 +54,14 @@ def contenders(rules: Rules, frameworks: Sequence[Framework]) -> Iterator[Conten
     yield Contender("bare aiortc", [sys.executable, "-m", "benchmarks.bare_aiortc", "{port}", *told])
     if PIPECAT in frameworks:
         command = [str(PIPECAT.python), "-m", "benchmarks.peers.pipecat_server", "{port}"]
-        yield Contender("Pipecat", [*command, "segmented", *told], {"LOGURU_LEVEL": "ERROR"})
+        yield Contender("Pipecat", [*command, "segmented", *told], PIPECAT_SETTINGS)
         if rules.models_ms:
-            yield Contender("Pipecat, eager transcription", [*command, "eager", *told], {"LOGURU_LEVEL": "ERROR"})
+            yield Contender("Pipecat, eager transcription", [*command, "eager", *told], PIPECAT_SETTINGS)
     if FASTRTC in frameworks:
         command = [str(FASTRTC.python), "-m", "benchmarks.peers.fastrtc_server", "{port}"]
-        yield Contender("FastRTC, AsyncStreamHandler", [*command, "stream", *told], path=FASTRTC_PATH)
+        yield Contender("FastRTC, AsyncStreamHandler", [*command, "stream", *told], FASTRTC_SETTINGS, FASTRTC_PATH)
         if not rules.models_ms:
             command = [*command, "pause", *told]
-            yield Contender("FastRTC, ReplyOnPause", command, path=FASTRTC_PATH, interrupted=False, alone=True)
+            yield Contender(
+                "FastRTC, ReplyOnPause", command, FASTRTC_SETTINGS, FASTRTC_PATH, interrupted=False, alone=True
+            )

@@ -104,7 +104,8 @@ def speech(spoken: range, pts: int) -> Pcm:
 class Ear:
     """When something arrived, and when it was audible."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self.arrivals_s: deque[float] = deque(maxlen=10_000)
         self.onset_s: float | None = None
         self.gaps_s: list[float] = []
@@ -113,7 +114,7 @@ class Ear:
 
     def push(self, pcm: Pcm) -> None:
         """Take what arrived just now."""
-        now_s = time.monotonic()
+        now_s = self._now()
         if self._last_s is not None:
             self.gaps_s.append(now_s - self._last_s)
         self._last_s = now_s
@@ -139,7 +140,7 @@ class Ear:
 
     async def quiet(self) -> None:
         """Wait until the agent has been silent for a while."""
-        while self.arrivals_s and (left_s := self.arrivals_s[-1] + QUIET_S - time.monotonic()) > 0:  # noqa: ASYNC110
+        while self.arrivals_s and (left_s := self.arrivals_s[-1] + QUIET_S - self._now()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(left_s)
 
     def last_before_quiet(self, at_s: float) -> float | None:

@@ -1,4 +1,4 @@
-"""What is printed of response latency is what happened: the floor, the CPU, the tables, the servers, and a short run."""
+"""What is printed of response latency is what happened: floor, CPU, tables, servers, and a short run."""
 
 from __future__ import annotations
 

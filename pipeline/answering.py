@@ -13,6 +13,7 @@ from typing import assert_never
 
 from . import turn_actions as act
 from .agents import Agent
+from .echo import Echo
 from .engines import Engines, prepare
 from .events import (
     EngineFailed,
@@ -48,6 +49,7 @@ class Answering:
     ) -> None:
         self.playout = playout
         self.history = history
+        self.echo = Echo()
         self.ended: Callable[[Reply, str, bool], None] = lambda reply, heard, interrupted: None
         self.audible: Callable[[], None] = lambda: None
         self.revoked_replies = 0
@@ -59,7 +61,7 @@ class Answering:
         self._clause = ""
         self._reply: Reply | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        playout.listener = PlayoutListener(self._audio_started, self._clause_started, self._drained)
+        playout.listener = PlayoutListener(self._audio_started, self._clause_started, self._drained, self.echo.left)
 
     @property
     def idle(self) -> bool:

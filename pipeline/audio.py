@@ -97,3 +97,28 @@ class Framer:
     def reset(self) -> None:
         """Forget the incomplete window."""
         self._rest = silence(0)
+
+
+class AudioTail:
+    """The last ``limit_samples`` of a stream, addressed by sample index: a ring, whatever the pieces' size."""
+
+    def __init__(self, limit_samples: int) -> None:
+        self._ring = silence(limit_samples)
+        self.end_samples = 0
+
+    @property
+    def begin_samples(self) -> int:
+        """The index of the oldest sample kept."""
+        return max(0, self.end_samples - len(self._ring))
+
+    def push(self, pcm: Pcm) -> None:
+        """Append a copy; what is older than the limit goes."""
+        self.end_samples += len(pcm)
+        kept = pcm[-len(self._ring) :]
+        self._ring.put(np.arange(self.end_samples - len(kept), self.end_samples), kept, mode="wrap")
+
+    def since(self, at_samples: int) -> Pcm:
+        """Return what came from index ``at_samples`` on, as far back as it is kept."""
+        begin = max(at_samples, self.begin_samples)
+        split = begin % len(self._ring)
+        return np.concatenate([self._ring[split:], self._ring[:split]])[: max(0, self.end_samples - begin)]

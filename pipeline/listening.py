@@ -10,6 +10,7 @@ from typing import Any, Literal, assert_never
 
 from . import turn_actions as act
 from .audio import SPEECH_RATE_HZ, Pcm
+from .echo import Echo
 from .endpointing import Asks
 from .engines import EndOfTurn, Engines, hears_pauses
 from .errors import EngineError
@@ -53,9 +54,10 @@ class Listening:
         patience: Patience,
         listener: ListeningListener,
         prompt: Callable[[], str] = lambda: "",
+        echo: Echo | None = None,
     ) -> None:
-        """``prompt`` returns words that the caller is likely to say next."""
-        self.ear = Ear(engines.vad.open(), settings)
+        """``prompt`` returns words that the caller is likely to say next; ``echo`` knows what the agent says."""
+        self.ear = Ear(engines.vad.open(), settings, echo)
         self.late_judgments = 0
         self._engines = engines
         self._language = language

@@ -30,6 +30,8 @@ class PlayoutListener:
     audio_started: Callable[[Writer], None] = lambda writer: None
     clause_started: Callable[[Writer, str], None] = lambda writer, text: None
     drained: Callable[[Writer], None] = lambda writer: None
+    left: Callable[[AudioFrame], None] = lambda frame: None
+    """Silent ones, too."""
 
 
 class Playout:
@@ -104,7 +106,9 @@ class Playout:
         if speech and writer is not None:
             self._play(writer, pcm)
         self._mix_fade(pcm)
-        return AudioFrame(pcm, self.format.rate_hz, pts, silent)
+        frame = AudioFrame(pcm, self.format.rate_hz, pts, silent)
+        self.listener.left(frame)
+        return frame
 
     def _mix_fade(self, pcm: Pcm) -> None:
         """Add it to what follows. A reply that was held and let go at once fades out and in, and so is whole."""

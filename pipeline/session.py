@@ -69,6 +69,7 @@ class Session:
             settings.patience,
             ListeningListener(self._words, lambda p: self._act(self._turn_taking.judged(p)), self._stage_failed),
             lambda: ", ".join(self.history.names()),
+            self.answering.echo,
         )
         self._listeners: list[Callable[[Event], None]] = []
         self._turn = 0

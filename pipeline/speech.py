@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-import numpy as np
-
-from .audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, Framer, Pcm, silence
+from .audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, AudioTail, Framer, Pcm
+from .echo import HEARD_SAMPLES, Echo
 from .engines import SpeechProbability
 from .events import SpeechEnded, SpeechStarted
 
@@ -56,6 +55,11 @@ class SpeechSegmenter:
         if self._hearing is _Hearing.QUIET:
             return self._look_for_start(probability, begin)
         return self._look_for_end(probability)
+
+    def heeds(self, probability: float) -> bool:
+        """Tell whether a window of this probability would start speech or sustain it."""
+        start, stop = self._settings.start_probability, self._settings.stop_probability
+        return self._hearing is not _Hearing.PRESSED and probability >= min(start, stop)
 
     @property
     def stirring(self) -> bool:
@@ -127,37 +131,18 @@ class SpeechSegmenter:
         return max(self._settings.pause_ms, self._settings.gap_ms)
 
 
-class AudioTail:
-    """The last ``limit_samples`` of a stream, addressed by sample index: a ring, whatever the pieces' size."""
-
-    def __init__(self, limit_samples: int) -> None:
-        self._ring = silence(limit_samples)
-        self.end_samples = 0
-
-    @property
-    def begin_samples(self) -> int:
-        """The index of the oldest sample kept."""
-        return max(0, self.end_samples - len(self._ring))
-
-    def push(self, pcm: Pcm) -> None:
-        """Append a copy; what is older than the limit goes."""
-        self.end_samples += len(pcm)
-        kept = pcm[-len(self._ring) :]
-        self._ring.put(np.arange(self.end_samples - len(kept), self.end_samples), kept, mode="wrap")
-
-    def since(self, at_samples: int) -> Pcm:
-        """Return what came from index ``at_samples`` on, as far back as it is kept."""
-        begin = max(at_samples, self.begin_samples)
-        return self._ring.take(np.arange(begin, self.end_samples), mode="wrap")
-
-
 class Ear:
-    """One session's speech detection: any chunking of 16 kHz audio in, speech events out."""
+    """One session's speech detection: any chunking of 16 kHz audio in, speech events out.
+
+    A window that is the agent's own voice coming back is as good as silent. ``echo`` tells; without it nothing is.
+    """
 
     TAIL_S = 8
 
-    def __init__(self, detector: SpeechProbability, settings: SpeechSettings) -> None:
+    def __init__(self, detector: SpeechProbability, settings: SpeechSettings, echo: Echo | None = None) -> None:
         self._detector = detector
+        self._echo = echo
+        self._judged_samples = 0
         self._framer = Framer(detector.window_samples)
         self._segmenter = SpeechSegmenter(settings)
         self.tail = AudioTail(self.TAIL_S * SPEECH_RATE_HZ)
@@ -196,4 +181,15 @@ class Ear:
         return [event for event in judged if event is not None]
 
     def _judge(self, window: Pcm) -> SpeechStarted | SpeechEnded | None:
-        return self._segmenter.push(self._detector.probability(window), len(window))
+        self._judged_samples += len(window)
+        probability = self._detector.probability(window)
+        if self._segmenter.heeds(probability) and self._is_echo(len(window)):
+            probability = 0.0
+        return self._segmenter.push(probability, len(window))
+
+    def _is_echo(self, window_samples: int) -> bool:
+        begin = self._judged_samples - HEARD_SAMPLES
+        if self._echo is None or begin < 0:
+            return False
+        heard = self.tail.since(begin)[:HEARD_SAMPLES]
+        return self._echo.is_echo(heard, self._judged_samples, window_samples)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.audio import AudioTail
 from pipeline.events import SpeechEnded, SpeechStarted
-from pipeline.speech import AudioTail, Ear, SpeechSegmenter, SpeechSettings
+from pipeline.speech import Ear, SpeechSegmenter, SpeechSettings
 
 from .fakes import LoudnessDetector
 

@@ -63,7 +63,7 @@ def synthesized(half: str) -> list[Item]:
 
 def recorded() -> list[Item]:
     """Return the ends of what people said."""
-    return [Item(words, _with_silence(_read(RECORDINGS / name)), words, None) for name, words in RECORDED]
+    return [Item(words, _with_silence(read(RECORDINGS / name)), words, None) for name, words in RECORDED]
 
 
 def _spoken(turn: str, voice: str, dice: random.Random) -> Iterator[Item]:
@@ -76,12 +76,13 @@ def _spoken(turn: str, voice: str, dice: random.Random) -> Iterator[Item]:
         text = part if part[-1] in ".,?" else part + dice.choice(",.")
         pause_ms = float(np.exp(dice.uniform(np.log(SHORTEST_MS), np.log(LONGEST_MS))))
         words = f"{words} {part}".strip()
-        sound = np.concatenate([sound, _say(text, voice, speed)])
+        sound = np.concatenate([sound, say(text, voice, speed)])
         yield Item(turn, _with_silence(sound), words, None if is_last else pause_ms)
         sound = np.concatenate([sound, silence(round(pause_ms * SAMPLES_PER_MS))])
 
 
-def _say(text: str, voice: str, speed: float) -> Pcm:
+def say(text: str, voice: str, speed: float) -> Pcm:
+    """Return a text as a voice of espeak-ng speaks it, without the silence around it. Blocks."""
     espeak = library()
     identifier = espeak.find(voice)
     if identifier is None:
@@ -111,7 +112,8 @@ def _with_silence(sound: Pcm) -> Pcm:
     return np.clip(heard + noise, -32767, 32767).astype(np.int16)
 
 
-def _read(path: Path) -> Pcm:
+def read(path: Path) -> Pcm:
+    """Return a recording without the silence around it."""
     with wave.open(str(path)) as file:
         return _trimmed(np.frombuffer(file.readframes(file.getnframes()), np.int16))
 

@@ -21,7 +21,7 @@ HEARD_SAMPLES = HEARD_MS * SAMPLES_PER_MS
 KEPT_MS = 4 * SPAN_MS
 LONGEST_MS = KEPT_MS - HEARD_MS
 """The longest delay at which an echo is found."""
-TOLERANCE_MS = 2
+TOLERANCE_MS = 5
 """A path's delay is the same again within this."""
 
 SURE, LIKELY, POSSIBLE = 0.3, 0.08, 0.04
@@ -29,6 +29,8 @@ SURE, LIKELY, POSSIBLE = 0.3, 0.08, 0.04
 ALIKE, RELATED = 0.7, 0.45
 """Of the path's usual share: what is an echo however loud it is; and, of its square, what is none however soft. The
 square, because a room that makes shares small also makes them vary."""
+LOUDEST = 0.5
+"""The most power of an echo over that of what left with which a path is found."""
 LOUDER = 4.0
 """In between, what is louder than the path's usual by more than this factor in power is someone else."""
 ADAPTING, SLOWLY = 0.1, 0.02
@@ -84,7 +86,7 @@ class Echo:
 
     def _is_found(self, like: Likeness, now_ms: float) -> bool:
         """Look for a path where none is known, or is no more."""
-        if like.share < max(LIKELY, RELATED * self._usual_share**2):
+        if like.share < max(LIKELY, RELATED * self._usual_share**2) or like.gain > LOUDEST:
             return False
         before_ms, self._candidate_ms = self._candidate_ms, now_ms + like.delay_ms
         again = before_ms is not None and abs(self._candidate_ms - before_ms) <= TOLERANCE_MS

@@ -24,10 +24,10 @@ SPAN_MS = 2 * HEARD_MS
 NEWEST_MS = 32
 GRID_PER_MS = 8
 """Delays are told apart by 1/8 ms."""
-BAND_HZ = (300, 3400)
-"""What telephones let through, and small loudspeakers."""
+LOW_HZ, MURMUR_HZ, HIGH_HZ = 200, 80, 3400
+"""The band that telephones and small loudspeakers let through; and where a voice that murmurs has the rest."""
 IN_BAND = 0.05
-"""Sound with a smaller share of its power in the band is no voice."""
+"""A voice with a smaller share of its power above `LOW_HZ` murmurs."""
 SMOOTH_HZ = 150
 WHITENING = 0.6
 """0 leaves the spectrum as it is, 1 makes it flat, noise between the harmonics included."""
@@ -36,8 +36,12 @@ FLOOR = 1e-4
 _RISING: Floats = np.arange(HEARD_MS * GRID_PER_MS) / (HEARD_MS * GRID_PER_MS)
 _NEWEST = NEWEST_MS * GRID_PER_MS
 _BINS = SPAN_MS * GRID_PER_MS // 2 + 1
-_LOW, _HIGH = (hz * SPAN_MS // 1000 for hz in BAND_HZ)
+_LOW, _MURMUR, _HIGH = (hz * SPAN_MS // 1000 for hz in (LOW_HZ, MURMUR_HZ, HIGH_HZ))
 _ARM = SMOOTH_HZ * SPAN_MS // 2000
+_TAPER: Floats = np.minimum(
+    1, np.minimum(np.arange(HEARD_MS * SAMPLES_PER_MS) / 160, np.arange(HEARD_MS * SAMPLES_PER_MS)[::-1] / 48)
+)
+"""The cuts, of 10 and 3 ms, lest those through low frequencies be heard in the band."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,17 @@ class Heard:
 
     @classmethod
     def of(cls, pcm: Pcm) -> Self | None:
-        """Whiten `HEARD_MS` of sound at 16 kHz; None if there is next to nothing in the band."""
-        spectrum = np.fft.rfft(pcm, SPAN_MS * SAMPLES_PER_MS)
+        """Whiten `HEARD_MS` of sound at 16 kHz; None if there is nothing in the band."""
+        spectrum = np.fft.rfft(pcm * _TAPER, SPAN_MS * SAMPLES_PER_MS)
         power = np.abs(spectrum) ** 2
-        if power[_LOW:_HIGH].sum() <= IN_BAND * power.sum():
+        voice = power[_MURMUR:_HIGH].sum()
+        if not voice:
             return None
+        low = _LOW if power[_LOW:_HIGH].sum() > IN_BAND * voice else _MURMUR
         around = np.cumsum(power)
-        envelope = around[_LOW + _ARM : _HIGH + _ARM] - around[_LOW - _ARM : _HIGH - _ARM]
+        envelope = around[low + _ARM : _HIGH + _ARM] - around[low - _ARM : _HIGH - _ARM]
         whitening = np.zeros(_BINS)
-        whitening[_LOW:_HIGH] = (envelope + envelope.max() * FLOOR) ** (-WHITENING / 2)
+        whitening[low:_HIGH] = (envelope + envelope.max() * FLOOR) ** (-WHITENING / 2)
         return cls(np.fft.irfft(spectrum[:_BINS] * whitening)[: len(_RISING)], whitening)
 
     def compare(self, sent: Pcm, span_ms: int, longest_ms: int) -> Likeness:

@@ -41,6 +41,7 @@ STAGES = tuple(field.name.removesuffix("_ms") for field in fields(TurnMeasured) 
 
 CALL_COUNTERS = {
     "revoked_replies": "Replies prepared before the turn was over and thrown away because the caller went on",
+    "echo_ms": "Sound that would have been speech, but was the agent's own voice coming back",
     "late_frames": "Outgoing frames that left more than a frame late",
     "skipped_frames": "Outgoing frames given up to get back on time",
     "dropped_messages": "Messages of a data channel or WebSocket dropped at a bound",
@@ -68,12 +69,35 @@ class CountedTransport(Protocol):
         ...
 
 
+class CountedEcho(Protocol):
+    """What tells the agent's own voice from the caller's, as far as it is counted."""
+
+    @property
+    def returned_ms(self) -> int:
+        """How much was taken for the agent's own voice."""
+        ...
+
+
+class CountedAnswering(Protocol):
+    """The agent's half of a session as far as it is counted."""
+
+    @property
+    def echo(self) -> CountedEcho:
+        """Its voice, coming back."""
+        ...
+
+
 class CountedSession(Protocol):
     """A session as far as it is counted."""
 
     @property
     def revoked_replies(self) -> int:
         """Replies prepared in vain."""
+        ...
+
+    @property
+    def answering(self) -> CountedAnswering:
+        """The agent's half."""
         ...
 
 
@@ -243,4 +267,6 @@ class CallCounts(Collector):
 
 
 def _counts(call: CountedCall) -> Mapping[str, int]:
-    return {**call.transport.counts(), "revoked_replies": call.session.revoked_replies}
+    session = call.session
+    kept = {"revoked_replies": session.revoked_replies, "echo_ms": session.answering.echo.returned_ms}
+    return {**call.transport.counts(), **kept}

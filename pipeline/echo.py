@@ -41,13 +41,17 @@ class Echo:
     """One session's: frames that leave go in, and for a window of speech it tells whose it is."""
 
     def __init__(self) -> None:
-        self.returned_samples = 0
-        """Of the windows that were told to be echo, at 16 kHz."""
+        self._returned_samples = 0
         self._sent = _Sent()
         self._path_ms: float | None = None
         self._candidate_ms: float | None = None
         self._usual_share = 0.0
         self._usual_gain = 0.0
+
+    @property
+    def returned_ms(self) -> int:
+        """How much was told to be echo so far."""
+        return self._returned_samples // SAMPLES_PER_MS
 
     def left(self, frame: AudioFrame) -> None:
         """A frame of the agent's leaves, silent ones included. Next to free."""
@@ -62,7 +66,7 @@ class Echo:
         if sound is None:
             return False
         echo = self._judge(sound, end_samples / SAMPLES_PER_MS - self._sent.end_ms)
-        self.returned_samples += window_samples if echo else 0
+        self._returned_samples += window_samples if echo else 0
         return echo
 
     def _judge(self, sound: Heard, now_ms: float) -> bool:

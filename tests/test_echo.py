@@ -123,7 +123,7 @@ def test_frames_that_were_skipped_were_silence() -> None:
     end = 140 * 320
     assert echo.is_echo(heard[end - HEARD_SAMPLES : end], end, WINDOW)
     assert echo.is_echo(heard[end + WINDOW - HEARD_SAMPLES :][:HEARD_SAMPLES], end + WINDOW, WINDOW)
-    assert echo.returned_samples == 2 * WINDOW
+    assert echo.returned_ms == 64
 
 
 @settings(max_examples=15, deadline=None)
@@ -140,7 +140,7 @@ def test_how_the_microphones_sound_is_cut_changes_nothing(sizes: list[int]) -> N
             size = sizes[len(events) % len(sizes)]
             events += [*ear.push(heard[at : at + size]), None]
             at += size
-        return [event for event in events if event is not None], echo.returned_samples
+        return [event for event in events if event is not None], echo.returned_ms
 
     assert told(sizes) == told([len(heard)])
     assert told(sizes)[1] > 0 and told(sizes)[0]
@@ -154,7 +154,7 @@ def test_a_talk_button_is_stronger_than_an_echo() -> None:
     for i in range(100):
         echo.left(AudioFrame(_agent()[i * FRAME : (i + 1) * FRAME], VOICE_RATE_HZ, i * FRAME))
         assert ear.push(heard[i * 320 : (i + 1) * 320]) == []
-    assert echo.returned_samples == 0 and ear.release() is not None
+    assert echo.returned_ms == 0 and ear.release() is not None
 
 
 def test_the_clock_tells_each_frame_that_leaves() -> None:

@@ -63,6 +63,7 @@ class FakeCall:
     numbers: dict[str, int]
     listens_to: str | None = None
     revoked_replies: int = 0
+    returned_ms: int = 0
 
     @property
     def transport(self) -> FakeCall:
@@ -72,6 +73,16 @@ class FakeCall:
     @property
     def session(self) -> FakeCall:
         """Play the session, too."""
+        return self
+
+    @property
+    def answering(self) -> FakeCall:
+        """Play the agent's half, too."""
+        return self
+
+    @property
+    def echo(self) -> FakeCall:
+        """Play its voice, coming back, too."""
         return self
 
     def counts(self) -> dict[str, int]:
@@ -102,8 +113,8 @@ def test_sessions_come_and_go() -> None:
 
 def test_a_calls_counters_stay_in_the_sum_after_it_ended() -> None:
     metrics = Metrics()
-    first = FakeCall({"late_frames": 2, "microphone_received": 100}, revoked_replies=3)
-    second = FakeCall({"late_frames": 1})
+    first = FakeCall({"late_frames": 2, "microphone_received": 100}, revoked_replies=3, returned_ms=640)
+    second = FakeCall({"late_frames": 1}, returned_ms=64)
     metrics.call_opened(first)
     metrics.call_opened(second)
     first.numbers["late_frames"] = 3
@@ -115,6 +126,7 @@ def test_a_calls_counters_stay_in_the_sum_after_it_ended() -> None:
     assert found["vocal_late_frames_total"] == 4
     assert found["vocal_microphone_received_total"] == 100
     assert found["vocal_revoked_replies_total"] == 3
+    assert found["vocal_echo_ms_total"] == 704
     assert {f"vocal_{name}_total" for name in CALL_COUNTERS} <= set(found)
 
 

@@ -240,7 +240,7 @@ def _caller_row(judge: Judge, half: str, name: str, way: Way | None, gain_db: fl
             speech += [w for a, w in zip(alone, heard, strict=False) if a.speech and _louder(caller, echo, w)]
             expected = starts(alone, heed_echo=False)
             told = starts(heard, heed_echo=True, after=ONSET_MS * SAMPLES_PER_MS)
-            missed += not told
+            missed += bool(expected) and not told
             late_ms += [(told[0] - expected[0]) / SAMPLES_PER_MS] if told and expected else []
     share = 100 * sum(window.echo for window in speech) / max(1, len(speech))
     late = [f"{ms:.0f} ms" for ms in np.percentile(late_ms, [50, 90])] if late_ms else ["", ""]

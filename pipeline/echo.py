@@ -27,8 +27,8 @@ TOLERANCE_MS = 5
 SURE, LIKELY, POSSIBLE = 0.3, 0.08, 0.04
 """Shares at which a path is found: at first sight; at second sight, at the same delay; where it is known to be."""
 ALIKE, RELATED = 0.7, 0.45
-"""Of the path's usual share: what is an echo however loud it is; and, of its square, what is none however soft. The
-square, because a room that makes shares small also makes them vary."""
+"""Of the path's usual share: what is an echo however loud it is; and, of its cube, what is none however soft. The
+cube, because a room that makes shares small also makes them vary."""
 LOUDEST = 0.5
 """The most power of an echo over that of what left with which a path is found."""
 LOUDER = 4.0
@@ -86,11 +86,11 @@ class Echo:
             self._path_ms = path_ms
             self._usual_gain += ADAPTING * (like.gain - self._usual_gain)
             return True
-        return like.share >= RELATED * self._usual_share**2 and like.newest_gain <= LOUDER * self._usual_gain
+        return like.share >= RELATED * self._usual_share**3 and like.newest_gain <= LOUDER * self._usual_gain
 
     def _is_found(self, like: Likeness, now_ms: float) -> bool:
         """Look for a path where none is known, or is no more."""
-        if like.share < max(LIKELY, RELATED * self._usual_share**2) or like.gain > LOUDEST:
+        if like.share < max(LIKELY, RELATED * self._usual_share**3) or like.gain > LOUDEST:
             return False
         before_ms, self._candidate_ms = self._candidate_ms, now_ms + like.delay_ms
         again = before_ms is not None and abs(self._candidate_ms - before_ms) <= TOLERANCE_MS

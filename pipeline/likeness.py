@@ -25,9 +25,9 @@ NEWEST_MS = 32
 GRID_PER_MS = 8
 """Delays are told apart by 1/8 ms."""
 LOW_HZ, MURMUR_HZ, HIGH_HZ = 200, 80, 3400
-"""The band that telephones and small loudspeakers let through; and where a voice that murmurs has the rest."""
-IN_BAND = 0.05
-"""A voice with a smaller share of its power above `LOW_HZ` murmurs."""
+"""The band that telephones and small loudspeakers let through; and from where a low voice has its power."""
+IN_BAND = 0.5
+"""Sound with a smaller share of its power above `LOW_HZ` is compared from `MURMUR_HZ` on."""
 SMOOTH_HZ = 150
 WHITENING = 0.6
 """0 leaves the spectrum as it is, 1 makes it flat, noise between the harmonics included."""

@@ -24,8 +24,8 @@ SPAN_MS = 2 * HEARD_MS
 NEWEST_MS = 32
 GRID_PER_MS = 8
 """Delays are told apart by 1/8 ms."""
-LOW_HZ, MURMUR_HZ, HIGH_HZ = 200, 80, 3400
-"""The band that telephones and small loudspeakers let through; and from where a low voice has its power."""
+OFFSET_HZ, MURMUR_HZ, LOW_HZ, HIGH_HZ = 14, 80, 200, 3400
+"""What is below is an offset; where low voices have their power; the band that telephones let through."""
 IN_BAND = 0.5
 """Sound with a smaller share of its power above `LOW_HZ` is compared from `MURMUR_HZ` on."""
 SMOOTH_HZ = 150
@@ -36,7 +36,7 @@ FLOOR = 1e-4
 _RISING: Floats = np.arange(HEARD_MS * GRID_PER_MS) / (HEARD_MS * GRID_PER_MS)
 _NEWEST = NEWEST_MS * GRID_PER_MS
 _BINS = SPAN_MS * GRID_PER_MS // 2 + 1
-_LOW, _MURMUR, _HIGH = (hz * SPAN_MS // 1000 for hz in (LOW_HZ, MURMUR_HZ, HIGH_HZ))
+_OFFSET, _MURMUR, _LOW, _HIGH = (hz * SPAN_MS // 1000 for hz in (OFFSET_HZ, MURMUR_HZ, LOW_HZ, HIGH_HZ))
 _ARM = SMOOTH_HZ * SPAN_MS // 2000
 _TAPER: Floats = np.minimum(
     1, np.minimum(np.arange(HEARD_MS * SAMPLES_PER_MS) / 160, np.arange(HEARD_MS * SAMPLES_PER_MS)[::-1] / 48)
@@ -66,11 +66,11 @@ class Heard:
 
     @classmethod
     def of(cls, pcm: Pcm) -> Self | None:
-        """Whiten `HEARD_MS` of sound at 16 kHz; None if there is nothing in the band."""
+        """Whiten `HEARD_MS` of sound at 16 kHz; None if there is nothing in the band but an offset's edges."""
         spectrum = np.fft.rfft(pcm * _TAPER, SPAN_MS * SAMPLES_PER_MS)
         power = np.abs(spectrum) ** 2
         voice = power[_MURMUR:_HIGH].sum()
-        if not voice:
+        if voice <= power[:_OFFSET].sum():
             return None
         low = _LOW if power[_LOW:_HIGH].sum() > IN_BAND * voice else _MURMUR
         around = np.cumsum(power)

@@ -26,6 +26,8 @@ GRID_PER_MS = 8
 """Delays are told apart by 1/8 ms."""
 OFFSET_HZ, MURMUR_HZ, LOW_HZ, HIGH_HZ = 14, 80, 200, 3400
 """What is below is an offset; where low voices have their power; the band that telephones let through."""
+OFFSET_SHARE = 0.03
+"""An offset that comes or goes has so much in the band, of its own power."""
 IN_BAND = 0.5
 """Sound with a smaller share of its power above `LOW_HZ` is compared from `MURMUR_HZ` on."""
 SMOOTH_HZ = 150
@@ -70,7 +72,7 @@ class Heard:
         spectrum = np.fft.rfft(pcm * _TAPER, SPAN_MS * SAMPLES_PER_MS)
         power = np.abs(spectrum) ** 2
         voice = power[_MURMUR:_HIGH].sum()
-        if voice <= power[:_OFFSET].sum():
+        if voice <= OFFSET_SHARE * power[:_OFFSET].sum():
             return None
         low = _LOW if power[_LOW:_HIGH].sum() > IN_BAND * voice else _MURMUR
         around = np.cumsum(power)

@@ -60,7 +60,7 @@ class Echo:
     def is_echo(self, heard: Pcm, end_samples: int, window_samples: int) -> bool:
         """Tell whether the end of what was heard, a window that sounds like speech, is echo and nothing else.
 
-        ``heard`` are `HEARD_SAMPLES` up to index ``end_samples``. Free while the agent is silent; else 0.2 to 0.8 ms.
+        ``heard`` are `HEARD_SAMPLES` up to index ``end_samples``. Free while the agent is silent; else 0.2 to 1 ms.
         """
         sound = Heard.of(heard) if self._sent.sounding else None
         if sound is None:

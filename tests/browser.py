@@ -28,7 +28,7 @@ from pipeline.audio import Pcm, silence
 from tests.canary import sings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Playwright
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "build" / "pictures"
@@ -182,6 +182,24 @@ class Tab:
         assert self.page.evaluate("window.violations") == []
 
 
+DRIVERS: list[Playwright] = []
+"""The one that runs, if any: it is an event loop of this thread, beside which there can be no other."""
+
+
+@contextmanager
+def _driver() -> Iterator[Playwright]:
+    playwright_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    if DRIVERS:
+        yield DRIVERS[0]
+        return
+    with playwright_api.sync_playwright() as driver:
+        DRIVERS.append(driver)
+        try:
+            yield driver
+        finally:
+            DRIVERS.clear()
+
+
 @contextmanager
 def browsing(
     folder: Path,
@@ -196,12 +214,11 @@ def browsing(
     ``allowed``: whether pages get it when they ask. ``scale``: the screen's pixels for one of CSS.
     """
     executable = chromium_path()
-    playwright_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     sound = ["--use-fake-ui-for-media-stream" if allowed else "--deny-permission-prompts"]
     if microphone is not None:
         file = f"{microphone}{'' if loop else '%noloop'}"
         sound += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={file}"]
-    with playwright_api.sync_playwright() as playwright:
+    with _driver() as playwright:
         context = playwright.chromium.launch_persistent_context(
             folder / "profile",
             executable_path=executable,
@@ -214,8 +231,7 @@ def browsing(
             context.add_init_script(WATCH)
             tab = _watched(context.pages[0])
             yield tab
-            if (picture := picture_path()) is not None:
-                tab.page.screenshot(path=picture)
+            keep_picture(tab)
         finally:
             context.close()
 
@@ -225,13 +241,19 @@ def another_tab(browser: Tab) -> Iterator[Tab]:
     """Open a tab of its own in a browser that tests share: to start one takes two seconds of CPU."""
     tab = _watched(browser.page.context.new_page())
     yield tab
-    if (picture := picture_path()) is not None:
-        tab.page.screenshot(path=picture)
+    keep_picture(tab)
     tab.page.close()
 
 
+def keep_picture(tab: Tab) -> None:
+    """Leave a picture of what the running test sees at its end, for whoever wants to look."""
+    if (picture := picture_path()) is not None:
+        # Playwright would write it on a thread that outlives the test.
+        picture.write_bytes(tab.page.screenshot())
+
+
 def picture_path() -> Path | None:
-    """Return where the running test leaves a picture of its browser, for whoever wants to look; None outside of one."""
+    """Return where the running test leaves a picture of its browser; None outside of one."""
     test = os.environ.get("PYTEST_CURRENT_TEST")
     if test is None:
         return None

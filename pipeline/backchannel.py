@@ -14,7 +14,7 @@ MOST = 4
 
 SOUNDS = "m+ h+m+ m+h+m+ m+ h+m+ u+h+ huh u+m+ e+r+m? e+h+ a+h+ o+h+ aha wow"
 WORDS = {
-    "en": "yeah yep yup yes ok okay right sure true exactly indeed really cool nice great good fine alright"
+    "en": "yeah yea yep yup yes ok okay right sure true exactly indeed really cool nice great good fine alright"
     " all_right i_see got_it of_course uh_huh go_on makes_sense that's_right",
     "de": "ja jap jep genau ok okay stimmt gut klar richtig verstehe sicher ach ach_so alles_klar na_klar in_ordnung",
     "es": "sí si vale ok okay claro ya bueno bien entiendo ajá exacto cierto de_acuerdo por_supuesto",

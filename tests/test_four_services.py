@@ -75,7 +75,7 @@ def test_the_same_words_get_the_same_answer_however_they_are_cut(tmp_path: Path,
             lengths = {}
             for name, piece_bytes in PIECES_BYTES.items():
                 came = await answered(url, piece_bytes)
-                assert types(came) == ["tts_stream", "tts_stream_end"], came[:1]
+                assert types(came) == ["tts_stream", "tts_stream_end"], [m.get("error") for m in came]
                 lengths[name] = len(np.trim_zeros(sound(came)))
             assert len(set(lengths.values())) == 1, lengths
             assert min(lengths.values()) > 24 * 10 * len("he was not"), "some of it was understood"

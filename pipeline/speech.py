@@ -66,6 +66,11 @@ class SpeechSegmenter:
         """Whether there was speech just now that is too short yet to count, or may go on after a pause."""
         return self._stir_samples is not None and self._hearing is _Hearing.QUIET
 
+    @property
+    def sounding(self) -> bool:
+        """Whether the last window was speech."""
+        return self.last_speech_samples == self._at_samples
+
     def press(self, at_samples: int) -> SpeechStarted | None:
         """Take everything for speech from here on; tell its start unless it had started."""
         had_started = self._speaking
@@ -154,8 +159,8 @@ class Ear:
 
     @property
     def last_speech_samples(self) -> int:
-        """Where the speech heard last ended, so far."""
-        return self._segmenter.last_speech_samples
+        """Where the speech heard last ended, so far. What follows it and is not judged yet is no silence."""
+        return self.heard_samples if self._segmenter.sounding else self._segmenter.last_speech_samples
 
     @property
     def stirring(self) -> bool:

@@ -42,6 +42,7 @@ class Utterance:
         self._ended = False
         self._forgotten = False
         self._pause_samples: int | None = None
+        self._answer: Transcript | None = None
         self._nothing_follows = False
         self._deadline: asyncio.Timeout | None = None
 
@@ -59,15 +60,13 @@ class Utterance:
     def settle(self) -> None:
         """The caller has fallen silent: ask for the words up to here, of an engine that hears pauses."""
         if self._audio.qsize() < QUEUE_FRAMES - 1:
-            self._pause_samples = self._at_samples
+            self._pause_samples, self._answer = self._at_samples, None
             self._audio.put_nowait(AudioFrame(silence(0), SPEECH_RATE_HZ, self._at_samples))
 
     @property
     def settled(self) -> bool:
-        """Whether the words are all of those up to the last pause asked about."""
-        return self.transcript.final or (
-            self._pause_samples is not None and self.transcript.pause_samples == self._pause_samples
-        )
+        """Whether the words are all of those up to the last pause asked about; a look since may have found others."""
+        return self.transcript.final or (self._answer is not None and self.transcript.text == self._answer.text)
 
     def end(self, *, settled: bool = False) -> None:
         """The audio is complete; final words are due within the time limit.
@@ -91,7 +90,7 @@ class Utterance:
 
     @property
     def _complete(self) -> bool:
-        return self._nothing_follows and self.settled
+        return self._nothing_follows and self._answer is not None
 
     async def run(self, stt: SpeechToText, language: str | None, prompt: str = "") -> None:
         """Transcribe until the words are final. Raises nothing but CancelledError."""
@@ -109,11 +108,14 @@ class Utterance:
             self._fail(f"{type(error).__name__}: {error}")
         finally:
             self._deadline = None
-        self._update(Transcript(self.transcript.text, True, self.transcript.language))
+        said = self._answer if self._nothing_follows and self._answer is not None else self.transcript
+        self._update(Transcript(said.text, True, said.language))
 
     async def _transcribe(self, stt: SpeechToText, language: str | None, prompt: str) -> None:
         async with closing(self._frames()) as frames, closing(stt.transcribe(frames, language, prompt)) as transcripts:
             async for transcript in transcripts:
+                if transcript.pause_samples is not None and transcript.pause_samples == self._pause_samples:
+                    self._answer = transcript
                 self._update(replace(transcript, final=False))
                 if self._complete:
                     break

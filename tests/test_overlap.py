@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from pipeline.speech import SpeechSettings
 from pipeline.turn_settings import TurnSettings
 from pipeline.utterance import Utterance
 
-from .fakes import FakeLlm, FakeStt, FakeTts, engines
+from .fakes import FakeLlm, FakeStt, FakeTts, LoudnessDetector, engines
 from .script import FRAME_MS, play
 from .virtual_time import run
 
@@ -43,6 +44,23 @@ def test_all_of_it_lies_behind_the_silence_where_that_is_long_enough(silence_ms:
     assert measured.endpoint_ms == silence_ms and measured.first_audio_ms == first_ms
     if silence_ms < 400:
         assert (measured.stt_ms, measured.ttft_ms, measured.ttfb_ms) == (60, 180, 270)
+
+
+class SlowWindows(LoudnessDetector):
+    """Judges 32 ms at once, as Silero does: by the time it has, a frame or two of what follows has come."""
+
+    window_samples = 512
+
+    def open(self) -> SlowWindows:
+        return self
+
+
+def test_sound_that_is_not_judged_yet_is_no_silence() -> None:
+    stt = hears("how are you")
+    slow = replace(engines(stt), vad=SlowWindows())
+    played = play("#" * 30 + "." * 100, slow, settings=waits(300))
+    assert len(played.all(TurnEnded)) == 1
+    assert [frame.pts // 16 for frame in stt.frames if not len(frame.pcm)] == [640], "once, when there was a silence"
 
 
 def test_the_words_of_a_pause_are_the_final_ones_if_nothing_follows() -> None:
@@ -164,6 +182,24 @@ def test_if_nothing_follows_the_answer_to_the_pause_is_final_at_once(first: str)
         await asyncio.wait_for(task, 0.1)
         assert utterance.transcript == Transcript("hello", True, "en")
         assert not engine.ended and failures == []
+
+    hearing(test)
+
+
+@pytest.mark.parametrize("look", ["hello", "hello hell"])
+def test_another_look_at_the_silence_takes_nothing_from_the_answer(look: str) -> None:
+    """A streaming engine goes on looking, and may hear words in noise; if nothing follows, those of the pause count."""
+
+    async def test(engine: Engine, utterance: Utterance, task: asyncio.Task[None], failures: list[str]) -> None:
+        utterance.settle()
+        engine.says.put_nowait(Transcript("hello", False, "en", 1000))
+        await asyncio.sleep(0.1)
+        engine.says.put_nowait(Transcript(look, False, "en"))
+        await asyncio.sleep(0.1)
+        assert utterance.transcript.text == look and utterance.settled is (look == "hello")
+        utterance.end(settled=True)
+        await asyncio.wait_for(task, 0.1)
+        assert utterance.transcript == Transcript("hello", True, "en") and failures == []
 
     hearing(test)
 

@@ -20,8 +20,9 @@ from pipeline.audio import AudioFormat, AudioFrame, Pcm, silence
 from pipeline.engines import Engines, load
 from pipeline.playout import Playout
 from pipeline.session import Session
-from tests import fakes, virtual_time
+from tests import fakes
 
+from . import virtual_time
 from .network import PACKET_S, Conditions, Network
 from .receive_path import PAYLOAD_TYPE, rtp
 

@@ -29,7 +29,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """``time()`` is ``now_s``; tests may add to it to play a stalled loop."""
+    """``time()`` is ``now_s``; who runs it may add to it to play a stalled loop."""
 
     def __init__(self) -> None:
         selector = _JumpingSelector()

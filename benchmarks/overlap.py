@@ -1,0 +1,232 @@
+"""What working behind the caller's silence costs in model calls, and what it saves in response latency.
+
+    python -m benchmarks.overlap [--voices 3] [--prepare]
+
+Every turn of `benchmarks.turn_set` goes through whole sessions in virtual time, ``PER_SESSION`` turns each in random
+order: real speech detection, turn taking and playout; a recognizer that knows what was said by then, and a model and a
+voice that take the times of a fast one each. So the figures are exact, and those of the machine are not in them.
+
+All that is asked between a turn's first sample and the next one's counts for it: one that was cut off, and answered
+twice, has two calls at least. Latencies are from the last sample of the turn's sound, as it was synthesized, to the
+first audible frame, and of turns that were not cut off: whose answer was not released before that sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from media_server.config import Config
+from media_server.sessions import session_settings
+from pipeline import endpointing
+from pipeline.agents import Agent
+from pipeline.audio import SPEECH_RATE_HZ, AudioFormat, Pcm
+from pipeline.engines import EndOfTurn, Engines, load
+from pipeline.events import Event, Message, ReplyAudioStarted, ReplyStarted, TurnEnded
+from pipeline.playout import Playout
+from pipeline.session import Session
+from pipeline.session_settings import SessionSettings
+
+from . import turn_set, virtual_time
+from .spoken import Recognizer, Replayed, Speech, Turn, listened, speeches
+
+STT_S, TTFT_S, TTFB_S = 0.04, 0.12, 0.09
+ANSWER_MS = 600
+FRAME_SAMPLES = SPEECH_RATE_HZ // 50
+PREROLL_S = 0.3
+PER_SESSION = 20
+FORMAT = AudioFormat(24_000)
+DETECTORS = ("silero", "energy")
+PREPARED: Mapping[str, int | None] = {"in time": None, "at once": 100_000, "at the end": -100_000}
+"""When an answer is prepared, as `pipeline.endpointing.SLACK_MS`."""
+
+
+@dataclass
+class Model:
+    """Answers two words, and notes when it was asked."""
+
+    asked_s: list[float] = field(default_factory=list)
+
+    async def complete(self, messages: Sequence[Message]) -> AsyncIterator[str]:
+        """Take ``TTFT_S``."""
+        self.asked_s.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(TTFT_S)
+        yield "All right."
+
+
+@dataclass
+class Voice:
+    """Loud for ``ANSWER_MS``, and notes when it was asked."""
+
+    rate_hz: int = FORMAT.rate_hz
+    asked_s: list[float] = field(default_factory=list)
+
+    async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
+        """Take ``TTFB_S``."""
+        self.asked_s.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(TTFB_S)
+        yield np.full(self.rate_hz * ANSWER_MS // 1000, 8_000, np.int16)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How sessions decide that a turn is over."""
+
+    name: str
+    settings: SessionSettings
+    turn: EndOfTurn | None = None
+    write: Callable[[str], str] = turn_set.plain
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One turn: how often each was asked, what was revoked, and when it ended and was answered, if it was, in ms."""
+
+    model: int
+    voice: int
+    pauses: int
+    released: int
+    cut_off: bool
+    complete: bool
+    """What was answered last are all words that were said, or the turn was cut off."""
+    endpoint_ms: float | None
+    response_ms: float | None
+
+
+def rows() -> list[Row]:
+    """Return what is compared."""
+    heuristic, shipped = load("turn", "heuristic", {}), session_settings(Config())
+    alone = {ms: session_settings(Config(endpoint_ms=ms, endpoint_min_ms=min(200, ms))) for ms in (200, 300, 400)}
+    return [
+        *(Row(f"silence of {ms} ms", settings) for ms, settings in alone.items()),
+        Row("heuristic, words without marks", shipped, heuristic),
+        Row("heuristic, words with marks", shipped, heuristic, str),
+    ]
+
+
+@contextmanager
+def prepared(when: str) -> Iterator[None]:
+    """Prepare answers like this meanwhile."""
+    slack_ms = PREPARED[when]
+    shipped = endpointing.SLACK_MS
+    endpointing.SLACK_MS = shipped if slack_ms is None else slack_ms
+    try:
+        yield
+    finally:
+        endpointing.SLACK_MS = shipped
+
+
+def taken(row: Row, speech: Speech, detector: Replayed) -> list[Taken]:
+    """Let the caller say it all in one session, in virtual time."""
+    return virtual_time.run(_converse(row, speech, detector))
+
+
+async def _converse(row: Row, speech: Speech, detector: Replayed) -> list[Taken]:
+    loop, playout, events = asyncio.get_running_loop(), Playout(FORMAT), list[tuple[float, Event]]()
+    words = [word for turn in speech.turns for word in turn.words]
+    stt, model, voice = Recognizer(words, STT_S, row.write), Model(), Voice()
+    start_s = loop.time()
+
+    async def listen() -> None:
+        while True:
+            await playout.next_frame()
+
+    async with Session(Agent("a", "A"), Engines(detector, stt, model, voice, row.turn), playout, row.settings) as call:
+        call.subscribe(lambda event: events.append((loop.time(), event)))
+        ear = asyncio.create_task(listen())
+        for begin in range(0, len(speech.pcm), FRAME_SAMPLES):
+            frame = speech.pcm[begin : begin + FRAME_SAMPLES]
+            await asyncio.sleep(start_s + (begin + len(frame)) / SPEECH_RATE_HZ - loop.time())
+            call.push_audio(frame)
+        ear.cancel()
+        await asyncio.gather(ear, return_exceptions=True)
+    asked = (model.asked_s, voice.asked_s, stt.pauses_s)
+    begins_s = [start_s + turn.begin_samples / SPEECH_RATE_HZ - PREROLL_S for turn in speech.turns]
+    return [
+        _taken(turn, start_s, row, [sum(begin_s <= at_s < end_s for at_s in times) for times in asked], within)
+        for turn, (begin_s, end_s) in zip(speech.turns, pairwise([*begins_s, float("inf")]), strict=True)
+        if (within := [(at_s, event) for at_s, event in events if begin_s <= at_s < end_s]) is not None
+    ]
+
+
+def _taken(turn: Turn, start_s: float, row: Row, asked: Sequence[int], events: Sequence[tuple[float, Event]]) -> Taken:
+    end_s = start_s + turn.end_samples / SPEECH_RATE_HZ
+
+    def after_ms(kind: type[Event]) -> float | None:
+        times = [at_s for at_s, event in events if isinstance(event, kind) and at_s >= end_s]
+        return (times[0] - end_s) * 1000 if times else None
+
+    released = [at_s for at_s, event in events if isinstance(event, ReplyStarted)]
+    said = [event.text for _, event in events if isinstance(event, TurnEnded)]
+    cut_off = any(at_s < end_s for at_s in released)
+    complete = cut_off or said == [row.write(turn.text)]
+    return Taken(*asked, len(released), cut_off, complete, after_ms(TurnEnded), after_ms(ReplyAudioStarted))
+
+
+HEAD = (
+    "| | calls a turn | of them revoked | voice | pauses asked | released early | endpoint p50 / p95 | "
+    "response p50 / p95 | not all words |\n|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def line(name: str, turns: Sequence[Taken]) -> str:
+    """Return a row of the table."""
+    whole = [turn for turn in turns if not turn.cut_off]
+
+    def a_turn(counts: Iterator[int]) -> str:
+        return f"{sum(counts) / len(turns):.2f}"
+
+    def spread(times_ms: Sequence[float | None]) -> str:
+        known = [ms for ms in times_ms if ms is not None]
+        return f"{np.percentile(known, 50):.0f} / {np.percentile(known, 95):.0f}" if known else "-"
+
+    cells = [
+        name,
+        f"{a_turn(t.model for t in turns)} ({sum(t.model for t in whole) / max(1, len(whole)):.2f})",
+        a_turn(t.model - t.released for t in turns),
+        a_turn(t.voice for t in turns),
+        a_turn(t.pauses for t in turns),
+        f"{100 * (1 - len(whole) / len(turns)):.0f} %",
+        spread([t.endpoint_ms for t in whole]),
+        spread([t.response_ms for t in whole]),
+        str(sum(not t.complete or t.response_ms is None for t in whole)),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def measure(detectors: Sequence[str], policies: Sequence[str]) -> None:
+    """Measure and print."""
+    table = rows()
+    for half in turn_set.VOICES:
+        said = speeches(turn_set.synthesized(half), PER_SESSION, random.Random(f"{turn_set.SEED} {half}"))
+        for name in detectors:
+            heard = [listened(load("vad", name, {}), speech.pcm) for speech in said]
+            print(f"\n{half}, {sum(len(speech.turns) for speech in said)} turns, speech detected by {name}\n\n{HEAD}")
+            for policy in policies:
+                for row in table:
+                    with prepared(policy):
+                        turns = [t for s, ear in zip(said, heard, strict=True) for t in taken(row, s, ear)]
+                    label = row.name if policy == "in time" else f"{row.name}, prepared {policy}"
+                    print(line(label, turns), flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detectors", nargs="*", choices=DETECTORS, default=DETECTORS, help="of speech")
+    parser.add_argument("--prepared", nargs="*", choices=tuple(PREPARED), default=tuple(PREPARED), help="answers")
+    options = parser.parse_args()
+    print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; synthesized speech, stand-ins for all models, virtual time")
+    measure(options.detectors, options.prepared)
+
+
+if __name__ == "__main__":
+    main()

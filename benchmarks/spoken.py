@@ -1,0 +1,154 @@
+"""The turns of `benchmarks.turn_set` as a caller speaks them, one after the other, and who recognizes their words."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.audio import SAMPLES_PER_MS, AudioFrame, Pcm, silence
+from pipeline.engines import VoiceActivityDetector
+from pipeline.events import Transcript
+
+from .turn_set import JUDGED_MS, NOISE, Item
+
+PAUSE_MS = 2800
+"""Between turns: long enough for the longest wait and all of the answer."""
+PARTIAL_MS = 200
+"""How often a streaming recognizer has another look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word, and the sample at which half of it has sounded: then a recognizer knows it."""
+
+    text: str
+    at_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Where a turn begins and ends in what a caller says, to the sample, and its words."""
+
+    begin_samples: int
+    end_samples: int
+    words: Sequence[Word]
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """What a caller says in one session."""
+
+    pcm: Pcm
+    turns: Sequence[Turn]
+
+
+def speeches(items: Sequence[Item], per_session: int, dice: random.Random) -> list[Speech]:
+    """Return the turns in random order, ``per_session`` in each, at random phases of frames and windows."""
+    turns = _turns(items)
+    dice.shuffle(turns)
+    return [_speech(turns[i : i + per_session], dice) for i in range(0, len(turns), per_session)]
+
+
+def _turns(items: Sequence[Item]) -> list[list[Item]]:
+    turns: list[list[Item]] = [[]]
+    for item in items:
+        turns[-1].append(item)
+        if item.pause_ms is None:
+            turns.append([])
+    return turns[:-1]
+
+
+def _speech(turns: Sequence[Sequence[Item]], dice: random.Random) -> Speech:
+    pieces, said, at_samples = list[Pcm](), list[Turn](), 0
+    for items in turns:
+        pause = silence(PAUSE_MS * SAMPLES_PER_MS + dice.randrange(32 * SAMPLES_PER_MS))
+        whole = items[-1].heard[: -JUDGED_MS * SAMPLES_PER_MS]
+        at_samples += len(pause)
+        said.append(Turn(at_samples, at_samples + len(whole), _words(items, at_samples)))
+        at_samples += len(whole)
+        pieces += [pause, whole]
+    pcm = np.concatenate([*pieces, silence(PAUSE_MS * SAMPLES_PER_MS)])
+    noise = np.random.default_rng(dice.randrange(2**32)).integers(-NOISE, NOISE + 1, len(pcm), dtype=np.int16)
+    return Speech(np.where(pcm == 0, noise, pcm).astype(np.int16), said)
+
+
+def _words(items: Sequence[Item], begin_samples: int) -> list[Word]:
+    """Spread each part's words evenly over its sound."""
+    words, begin, before = list[Word](), 0, 0
+    for item in items:
+        end, said = len(item.heard) - JUDGED_MS * SAMPLES_PER_MS, item.words.split()
+        part = said[before:]
+        words += [
+            Word(text, begin_samples + begin + round((i + 0.5) * (end - begin) / len(part)))
+            for i, text in enumerate(part)
+        ]
+        begin, before = end + round((item.pause_ms or 0.0) * SAMPLES_PER_MS), len(said)
+    return words
+
+
+@dataclass
+class Recognizer:
+    """Knows the words that were said by then, ``delay_s`` ago. Notes when it was asked about pauses."""
+
+    words: Sequence[Word]
+    delay_s: float
+    write: Callable[[str], str]
+    """How it writes them: with marks, or without."""
+    hears_pauses: bool = True
+    pauses_s: list[float] = field(default_factory=list)
+
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
+        """Yield words every so often, at pauses and at the end."""
+        begin_samples, end_samples, looked_samples = None, 0, 0
+        async for frame in frames:
+            begin_samples = frame.pts if begin_samples is None else begin_samples
+            end_samples = frame.pts + len(frame.pcm)
+            if not len(frame.pcm):
+                self.pauses_s.append(asyncio.get_running_loop().time())
+                await asyncio.sleep(self.delay_s)
+                yield Transcript(self._said(begin_samples, end_samples), False, language, frame.pts)
+            elif end_samples - looked_samples >= PARTIAL_MS * SAMPLES_PER_MS:
+                looked_samples = end_samples
+                late_samples = round(self.delay_s * 1000) * SAMPLES_PER_MS
+                yield Transcript(self._said(begin_samples, end_samples - late_samples), False, language)
+        await asyncio.sleep(self.delay_s)
+        yield Transcript(self._said(begin_samples or 0, end_samples), True, language)
+
+    def _said(self, begin_samples: int, end_samples: int) -> str:
+        return self.write(" ".join(w.text for w in self.words if begin_samples <= w.at_samples < end_samples))
+
+
+@dataclass
+class Replayed:
+    """What a detector said of this sound, window by window: it hears the same whatever the server does."""
+
+    window_samples: int
+    probabilities: Sequence[float]
+    windows: int = 0
+
+    def open(self) -> Replayed:
+        """Begin again."""
+        return Replayed(self.window_samples, self.probabilities)
+
+    def probability(self, window: Pcm) -> float:
+        """Return that of the next window."""
+        self.windows += 1
+        return self.probabilities[self.windows - 1]
+
+
+def listened(detector: VoiceActivityDetector, pcm: Pcm) -> Replayed:
+    """Let a detector hear it once. Blocks."""
+    ear = detector.open()
+    windows = pcm[: len(pcm) // ear.window_samples * ear.window_samples].reshape(-1, ear.window_samples)
+    return Replayed(ear.window_samples, [ear.probability(window) for window in windows])

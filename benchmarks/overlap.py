@@ -1,6 +1,6 @@
 """What working behind the caller's silence costs in model calls, and what it saves in response latency.
 
-    python -m benchmarks.overlap [--voices 3] [--prepare]
+    python -m benchmarks.overlap [--detectors silero] [--prepared "in time"]
 
 Every turn of `benchmarks.turn_set` goes through whole sessions in virtual time, ``PER_SESSION`` turns each in random
 order: real speech detection, turn taking and playout; a recognizer that knows what was said by then, and a model and a
@@ -30,7 +30,7 @@ from pipeline import endpointing
 from pipeline.agents import Agent
 from pipeline.audio import SPEECH_RATE_HZ, AudioFormat, Pcm
 from pipeline.engines import EndOfTurn, Engines, load
-from pipeline.events import Event, Message, ReplyAudioStarted, ReplyStarted, TurnEnded
+from pipeline.events import Event, Message, ReplyAudioStarted, ReplyStarted, TurnEnded, TurnMeasured
 from pipeline.playout import Playout
 from pipeline.session import Session
 from pipeline.session_settings import SessionSettings
@@ -88,7 +88,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One turn: how often each was asked, what was revoked, and when it ended and was answered, if it was, in ms."""
+    """One turn: how often each was asked, how often it was answered, and when it ended and an answer came, in ms."""
 
     model: int
     voice: int
@@ -99,6 +99,8 @@ class Taken:
     """What was answered last are all words that were said, or the turn was cut off."""
     endpoint_ms: float | None
     response_ms: float | None
+    told_ms: float | None
+    """The same as the server measures it: from the last sample that its detector took for speech."""
 
 
 def rows() -> list[Row]:
@@ -151,9 +153,14 @@ async def _converse(row: Row, speech: Speech, detector: Replayed) -> list[Taken]
     asked = (model.asked_s, voice.asked_s, stt.pauses_s)
     begins_s = [start_s + turn.begin_samples / SPEECH_RATE_HZ - PREROLL_S for turn in speech.turns]
     return [
-        _taken(turn, start_s, row, [sum(begin_s <= at_s < end_s for at_s in times) for times in asked], within)
+        _taken(
+            turn,
+            start_s,
+            row,
+            [sum(begin_s <= at_s < end_s for at_s in times) for times in asked],
+            [(at_s, event) for at_s, event in events if begin_s <= at_s < end_s],
+        )
         for turn, (begin_s, end_s) in zip(speech.turns, pairwise([*begins_s, float("inf")]), strict=True)
-        if (within := [(at_s, event) for at_s, event in events if begin_s <= at_s < end_s]) is not None
     ]
 
 
@@ -168,38 +175,58 @@ def _taken(turn: Turn, start_s: float, row: Row, asked: Sequence[int], events: S
     said = [event.text for _, event in events if isinstance(event, TurnEnded)]
     cut_off = any(at_s < end_s for at_s in released)
     complete = cut_off or said == [row.write(turn.text)]
-    return Taken(*asked, len(released), cut_off, complete, after_ms(TurnEnded), after_ms(ReplyAudioStarted))
+    told_ms = [event.first_audio_ms for _, event in events if isinstance(event, TurnMeasured)]
+    return Taken(
+        *asked,
+        len(released),
+        cut_off,
+        complete,
+        after_ms(TurnEnded),
+        after_ms(ReplyAudioStarted),
+        told_ms[-1] if told_ms else None,
+    )
 
 
-HEAD = (
-    "| | calls a turn | of them revoked | voice | pauses asked | released early | endpoint p50 / p95 | "
-    "response p50 / p95 | not all words |\n|---|---|---|---|---|---|---|---|---|"
+COLUMNS = (
+    "cut off",
+    "model calls a turn",
+    "an answer",
+    "revoked",
+    "voice calls",
+    "pauses asked",
+    "endpoint p50 / p95",
+    "response p50 / p95",
+    "as told p50 / p95",
+    "words wrong",
 )
+HEAD = f"| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}"
 
 
 def line(name: str, turns: Sequence[Taken]) -> str:
     """Return a row of the table."""
     whole = [turn for turn in turns if not turn.cut_off]
-
-    def a_turn(counts: Iterator[int]) -> str:
-        return f"{sum(counts) / len(turns):.2f}"
-
-    def spread(times_ms: Sequence[float | None]) -> str:
-        known = [ms for ms in times_ms if ms is not None]
-        return f"{np.percentile(known, 50):.0f} / {np.percentile(known, 95):.0f}" if known else "-"
-
+    calls, answers = sum(turn.model for turn in turns), sum(turn.released for turn in turns)
+    a_turn = [calls, calls - answers, sum(turn.voice for turn in turns), sum(turn.pauses for turn in turns)]
+    model, revoked, voice, pauses = (f"{count / len(turns):.2f}" for count in a_turn)
     cells = [
         name,
-        f"{a_turn(t.model for t in turns)} ({sum(t.model for t in whole) / max(1, len(whole)):.2f})",
-        a_turn(t.model - t.released for t in turns),
-        a_turn(t.voice for t in turns),
-        a_turn(t.pauses for t in turns),
         f"{100 * (1 - len(whole) / len(turns)):.0f} %",
-        spread([t.endpoint_ms for t in whole]),
-        spread([t.response_ms for t in whole]),
-        str(sum(not t.complete or t.response_ms is None for t in whole)),
+        model,
+        f"{calls / max(1, answers):.2f}",
+        revoked,
+        voice,
+        pauses,
+        _spread([turn.endpoint_ms for turn in whole]),
+        _spread([turn.response_ms for turn in whole]),
+        _spread([turn.told_ms for turn in whole]),
+        str(sum(not turn.complete for turn in whole)),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _spread(times_ms: Sequence[float | None]) -> str:
+    known = [ms for ms in times_ms if ms is not None]
+    return f"{np.percentile(known, 50):.0f} / {np.percentile(known, 95):.0f}" if known else "never"
 
 
 def measure(detectors: Sequence[str], policies: Sequence[str]) -> None:

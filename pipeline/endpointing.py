@@ -22,8 +22,8 @@ from .turn_settings import TurnSettings
 NO_OPINION = 0.5
 ANSWERS = 8
 """The slowest of so many answers is what the next one is expected to take, ..."""
-SLACK_MS = 60
-"""... and this much more."""
+SLACK_MS = 20
+"""... and this much more: a frame, for no more often is it looked. Further ones cost model calls and gain nothing."""
 
 
 class Asks(Enum):

@@ -1,6 +1,7 @@
 """What working behind the caller's silence costs in model calls, and what it saves in response latency.
 
     python -m benchmarks.overlap [--detectors silero] [--prepared "in time"]
+    python -m benchmarks.overlap --stale 10000
 
 Every turn of `benchmarks.turn_set` goes through whole sessions in virtual time, ``PER_SESSION`` turns each in random
 order: real speech detection, turn taking and playout; a recognizer that knows what was said by then, and a model and a
@@ -9,6 +10,8 @@ voice that take the times of a fast one each. So the figures are exact, and thos
 All that is asked between a turn's first sample and the next one's counts for it: one that was cut off, and answered
 twice, has two calls at least. Latencies are from the last sample of the turn's sound, as it was synthesized, to the
 first audible frame, and of turns that were not cut off: whose answer was not released before that sample.
+
+``--stale`` looks for frames that nobody may speak instead, in so many turns (`benchmarks.stale`).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,18 +28,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from media_server.config import Config
+from media_server import config
 from media_server.sessions import session_settings
 from pipeline import endpointing
 from pipeline.agents import Agent
 from pipeline.audio import SPEECH_RATE_HZ, AudioFormat, Pcm
-from pipeline.engines import EndOfTurn, Engines, load
+from pipeline.engines import EndOfTurn, Engines, close, load, module
 from pipeline.events import Event, Message, ReplyAudioStarted, ReplyStarted, TurnEnded, TurnMeasured
 from pipeline.playout import Playout
 from pipeline.session import Session
 from pipeline.session_settings import SessionSettings
+from pipeline.threads import EngineThreads
 
-from . import turn_set, virtual_time
+from . import stale, turn_set, virtual_time
 from .spoken import Recognizer, Replayed, Speech, Turn, listened, speeches
 
 STT_S, TTFT_S, TTFB_S = 0.04, 0.12, 0.09
@@ -103,15 +108,36 @@ class Taken:
     """The same as the server measures it: from the last sample that its detector took for speech."""
 
 
-def rows() -> list[Row]:
+def waits(silence_ms: int) -> SessionSettings:
+    """Return what the server makes of a silence rule."""
+    return session_settings(config.load({"VOCAL_ENDPOINT_MS": str(silence_ms)}))
+
+
+def rows(engine: EndOfTurn) -> list[Row]:
     """Return what is compared."""
-    heuristic, shipped = load("turn", "heuristic", {}), session_settings(Config())
-    alone = {ms: session_settings(Config(endpoint_ms=ms, endpoint_min_ms=min(200, ms))) for ms in (200, 300, 400)}
+    shipped = session_settings(config.load({}))
     return [
-        *(Row(f"silence of {ms} ms", settings) for ms, settings in alone.items()),
-        Row("heuristic, words without marks", shipped, heuristic),
-        Row("heuristic, words with marks", shipped, heuristic, str),
+        *(Row(f"silence of {ms} ms", waits(ms)) for ms in (200, 300, 400)),
+        Row("heuristic, words without marks", shipped, engine),
+        Row("heuristic, words with marks", shipped, engine, str),
     ]
+
+
+@contextmanager
+def heuristic_engine() -> Iterator[EndOfTurn]:
+    """Load the heuristic, and let it listen here: its thread knows nothing of virtual time."""
+
+    async def run_here(threads: EngineThreads, work: Callable[[], float]) -> float:
+        return work()
+
+    heuristic = module("turn", "heuristic")
+    engine, shipped = heuristic.create({}), heuristic.run_in_thread
+    vars(heuristic)["run_in_thread"] = run_here
+    try:
+        yield engine
+    finally:
+        vars(heuristic)["run_in_thread"] = shipped
+        close(engine)
 
 
 @contextmanager
@@ -157,14 +183,16 @@ async def _converse(row: Row, speech: Speech, detector: Replayed) -> list[Taken]
             turn,
             start_s,
             row,
-            [sum(begin_s <= at_s < end_s for at_s in times) for times in asked],
+            tuple(sum(begin_s <= at_s < end_s for at_s in times) for times in asked),
             [(at_s, event) for at_s, event in events if begin_s <= at_s < end_s],
         )
         for turn, (begin_s, end_s) in zip(speech.turns, pairwise([*begins_s, float("inf")]), strict=True)
     ]
 
 
-def _taken(turn: Turn, start_s: float, row: Row, asked: Sequence[int], events: Sequence[tuple[float, Event]]) -> Taken:
+def _taken(
+    turn: Turn, start_s: float, row: Row, asked: tuple[int, ...], events: Sequence[tuple[float, Event]]
+) -> Taken:
     end_s = start_s + turn.end_samples / SPEECH_RATE_HZ
 
     def after_ms(kind: type[Event]) -> float | None:
@@ -176,8 +204,11 @@ def _taken(turn: Turn, start_s: float, row: Row, asked: Sequence[int], events: S
     cut_off = any(at_s < end_s for at_s in released)
     complete = cut_off or said == [row.write(turn.text)]
     told_ms = [event.first_audio_ms for _, event in events if isinstance(event, TurnMeasured)]
+    model, voice, pauses = asked
     return Taken(
-        *asked,
+        model,
+        voice,
+        pauses,
         len(released),
         cut_off,
         complete,
@@ -231,7 +262,11 @@ def _spread(times_ms: Sequence[float | None]) -> str:
 
 def measure(detectors: Sequence[str], policies: Sequence[str]) -> None:
     """Measure and print."""
-    table = rows()
+    with heuristic_engine() as engine:
+        _measure(rows(engine), detectors, policies)
+
+
+def _measure(table: Sequence[Row], detectors: Sequence[str], policies: Sequence[str]) -> None:
     for half in turn_set.VOICES:
         said = speeches(turn_set.synthesized(half), PER_SESSION, random.Random(f"{turn_set.SEED} {half}"))
         for name in detectors:
@@ -250,7 +285,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detectors", nargs="*", choices=DETECTORS, default=DETECTORS, help="of speech")
     parser.add_argument("--prepared", nargs="*", choices=tuple(PREPARED), default=tuple(PREPARED), help="answers")
+    parser.add_argument("--stale", type=int, default=0, metavar="TURNS", help="look for stale frames instead")
     options = parser.parse_args()
+    if options.stale:
+        logging.getLogger("pipeline").setLevel(logging.CRITICAL)  # engines fail all the time
+        print(stale.report(options.stale))
+        return
     print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; synthesized speech, stand-ins for all models, virtual time")
     measure(options.detectors, options.prepared)
 

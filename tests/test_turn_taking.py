@@ -190,8 +190,8 @@ def test_an_answer_is_prepared_no_sooner_than_it_has_to_be() -> None:
     m.speech_started(1000 * MS)
     m.received(2020 * MS, 2000 * MS)
     assert m.words("hi", final=False, settled=True) == []
-    assert m.received(2199 * MS, 2000 * MS) == []
-    assert m.received(2200 * MS, 2000 * MS) == [act.PrepareReply("hi")], "140 ms and 60 before the end"
+    assert m.received(2239 * MS, 2000 * MS) == []
+    assert m.received(2240 * MS, 2000 * MS) == [act.PrepareReply("hi")], "140 ms and a frame before the end"
 
 
 def test_what_is_expected_to_go_on_is_answered_late_and_what_is_over_at_once() -> None:

@@ -47,7 +47,9 @@ class Utterance:
         self._deadline: asyncio.Timeout | None = None
 
     def feed(self, pcm: Pcm) -> None:
-        """Add a copy of 16 kHz audio. Never blocks."""
+        """Add a copy of 16 kHz audio. Never blocks. Of no audio there is no frame: that would be a pause."""
+        if not len(pcm):
+            return
         frame = AudioFrame(pcm.copy(), SPEECH_RATE_HZ, self._at_samples)
         self._at_samples += len(pcm)
         if self._audio.qsize() >= QUEUE_FRAMES - 1:

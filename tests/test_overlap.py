@@ -186,6 +186,18 @@ def test_if_nothing_follows_the_answer_to_the_pause_is_final_at_once(first: str)
     hearing(test)
 
 
+def test_no_audio_is_no_pause() -> None:
+    """An utterance that begins right where the one before was cut has none yet."""
+
+    async def test(engine: Engine, utterance: Utterance, task: asyncio.Task[None], failures: list[str]) -> None:
+        utterance.feed(silence(0))
+        utterance.feed(silence(320))
+        await asyncio.sleep(0.1)
+        assert [(len(frame.pcm), frame.pts) for frame in engine.frames] == [(320, 1000)]
+
+    hearing(test)
+
+
 @pytest.mark.parametrize("look", ["hello", "hello hell"])
 def test_another_look_at_the_silence_takes_nothing_from_the_answer(look: str) -> None:
     """A streaming engine goes on looking, and may hear words in noise; if nothing follows, those of the pause count."""

@@ -74,8 +74,12 @@ class Chaos:
 
 @dataclass
 class ChaoticStt:
+    """Hears murmurs as well as words; answers pauses late, never, twice, or an older one, with words that change."""
+
     chaos: Chaos
+    hears_pauses: bool
     running: int = 0
+    answered: int = 0
 
     async def transcribe(
         self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
@@ -84,20 +88,37 @@ class ChaoticStt:
         try:
             early = self.chaos.happens(0.05)
             at_samples: int | None = None
+            pauses: list[int] = []
             async for frame in frames:
                 assert at_samples is None or frame.pts == at_samples, "audio is contiguous"
                 at_samples = frame.pts + len(frame.pcm)
                 self.chaos.fail(0.002)
+                if not len(frame.pcm):
+                    pauses.append(frame.pts)
+                    await self.chaos.pause(0.3)
+                    for pause_samples in self._answers(pauses):
+                        yield Transcript(self._words(), False, language, pause_samples)
                 if self.chaos.happens(0.1):
                     yield Transcript("so far", False, language)
                 if early and self.chaos.happens(0.1):
                     break
             await self.chaos.pause(1.0)
             self.chaos.fail(0.05)
-            text = "" if self.chaos.happens(0.2) else f"words {self.chaos.dice.randrange(3)}"
-            yield Transcript(text, True, language)
+            yield Transcript(self._words(), True, language)
         finally:
             self.running -= 1
+
+    def _answers(self, pauses: Sequence[int]) -> Sequence[int]:
+        """Return the pauses to answer now."""
+        self.answered += 1
+        if self.chaos.happens(0.7):
+            return self.chaos.dice.choice((pauses[:0], pauses[:1], [pauses[-1]] * 2, pauses))
+        return pauses[-1:]
+
+    def _words(self) -> str:
+        if self.chaos.happens(0.4):
+            return self.chaos.dice.choice(("", "yeah", "Mm-hm.", "okay, yes"))
+        return f"words {self.chaos.dice.randrange(3)}"
 
 
 @dataclass
@@ -267,7 +288,8 @@ class Conversation:
 def _converse(seed: int, *, probe: bool) -> Conversation:
     dice = random.Random(seed)
     chaos = Chaos(dice)
-    stt, llm, tts = ChaoticStt(chaos), ChaoticLlm(chaos), (JoiningTts if seed % 2 else ChaoticTts)(chaos)
+    stt, llm = ChaoticStt(chaos, hears_pauses=seed % 4 != 0), ChaoticLlm(chaos)
+    tts = (JoiningTts if seed % 2 else ChaoticTts)(chaos)
     turn = ChaoticTurn(chaos) if dice.random() < 0.5 else None
     script = _script(dice)
     agent = Agent("a", "A", greeting=dice.choice(("", "word word word.")))
@@ -294,6 +316,7 @@ def test_whatever_happens_the_invariants_hold(seed: int) -> None:
     whole = _converse(10_000 + seed, probe=True)
     _check_all(whole)
     _check_answered(whole.played)
+    assert (whole.stt.answered > 0) is whole.stt.hears_pauses
 
 
 def _check_all(of: Conversation) -> None:

@@ -103,7 +103,7 @@ class TranscriptionService:
         fields = read_fields(form)
         engine = await engine_for_model(request.app, "stt", fields.model)
         plain = headerless(form)
-        sound = samples_of(last_field(form), headerless=plain)
+        sound = samples_of(last_field(form, in_parts=plain), headerless=plain)
         with nullcontext() if plain else self._forms.holding():  # a file may have to be whole to be heard
             async with transcribing(request.app, engine, sound, fields.language, fields.prompt) as transcripts:
                 return await send_transcripts(request, transcripts, fields.language)
@@ -130,8 +130,8 @@ def read_fields(form: Form) -> TranscriptionFields:
     return form.read_into(TranscriptionFields)
 
 
-async def last_field(form: Form) -> AsyncIterator[bytes]:
-    """Yield the file as it arrives, and nothing (``b""``) between its parts: a pause.
+async def last_field(form: Form, *, in_parts: bool) -> AsyncIterator[bytes]:
+    """Yield the file as it arrives, and nothing (``b""``) between its parts, if it may have several: a pause.
 
     Raises ProtocolError if another field follows: it would have come too late.
     """
@@ -139,7 +139,7 @@ async def last_field(form: Form) -> AsyncIterator[bytes]:
         async with closing(form.content()) as content:
             async for octets in content:
                 yield octets
-        if not await form.goes_on():
+        if not (in_parts and await form.goes_on()):
             break
         yield b""
     if await form.read_fields():

@@ -696,6 +696,174 @@ def test_no_more_is_read_than_may_wait() -> None:
     run(main())
 
 
+# --- pauses
+
+
+def pause(at_samples: int) -> AudioFrame:
+    return AudioFrame(silence(0), SPEECH_RATE_HZ, at_samples)
+
+
+async def moved(frames: AsyncIterator[AudioFrame], by_samples: int) -> AsyncIterator[AudioFrame]:
+    """Yield them later on the caller's axis."""
+    async for frame in frames:
+        yield AudioFrame(frame.pcm, frame.rate_hz, frame.pts + by_samples)
+
+
+@pytest.mark.parametrize("partial_ms", ["500", "0"])
+def test_a_pause_is_answered_at_once_with_all_words_and_its_pts(models: Callable[..., Path], partial_ms: str) -> None:
+    """The caller goes on only when it was: twice, and then ends."""
+    pcm, at_samples = recording(SPOKEN), 7_000
+    answered = asyncio.Queue[int]()
+
+    async def spoken() -> AsyncIterator[AudioFrame]:
+        for begin, end in ((0, 16_000), (16_000, 24_000)):
+            async for frame in moved(in_frames(pcm[begin:end]), at_samples + begin):
+                yield frame
+            yield pause(at_samples + end)
+            assert await answered.get() == at_samples + end
+        async for frame in moved(in_frames(pcm[24_000:]), at_samples + 24_000):
+            yield frame
+
+    async def main(stt: Stt) -> None:
+        assert stt.hears_pauses
+        heard = []
+        async for transcript in stt.transcribe(spoken(), None):
+            heard.append(transcript)
+            if transcript.pause_samples is not None:
+                answered.put_nowait(transcript.pause_samples)
+        of_pauses = [Transcript("Thank you.", False, "en", at_samples + end) for end in (16_000, 24_000)]
+        assert [t for t in heard if t.pause_samples is not None] == of_pauses
+        assert heard[-1] == Transcript("Thank you.", True, "en")
+
+    with engine(on(models(THANKS), PARTIAL_MS=partial_ms)) as stt:
+        run(main(stt))
+
+
+def test_if_nothing_follows_a_pause_the_iterator_is_closed_and_nothing_is_left(models: Callable[..., Path]) -> None:
+    async def spoken() -> AsyncIterator[AudioFrame]:
+        async for frame in in_frames(recording(SPOKEN)):
+            yield frame
+        yield pause(len(recording(SPOKEN)))
+        await asyncio.Event().wait()
+
+    async def main(stt: Stt) -> None:
+        async with closing(stt.transcribe(spoken(), None)) as heard:
+            async for transcript in heard:
+                if transcript.pause_samples is not None:
+                    assert transcript.text == "Thank you."
+                    break
+        assert stt._partials._waiting == stt._finals._waiting == []
+
+    with engine(on(models(THANKS))) as stt:
+        run(main(stt))
+
+
+@pytest.mark.parametrize("pauses", [1, 2])
+def test_a_pause_before_anything_was_said_has_no_words(models: Callable[..., Path], pauses: int) -> None:
+    """Two at one place are one question, or two with one answer."""
+
+    async def spoken() -> AsyncIterator[AudioFrame]:
+        for _ in range(pauses):
+            yield pause(0)
+        await first_answer.wait()
+        async for frame in in_frames(recording(SPOKEN)):
+            yield frame
+        for _ in range(pauses):
+            yield pause(len(recording(SPOKEN)))
+
+    async def main(stt: Stt) -> None:
+        heard = []
+        async for transcript in stt.transcribe(spoken(), None):
+            heard.append(transcript)
+            first_answer.set()
+        assert heard[0] == Transcript("", False, "en", 0)
+        assert heard[-1] == Transcript("Thank you.", True, "en")
+        assert {t.pause_samples for t in heard} <= {0, None, len(recording(SPOKEN))}
+
+    first_answer = asyncio.Event()
+    with engine(on(models(THANKS))) as stt:
+        run(main(stt))
+
+
+def test_a_pause_lets_go_of_a_look_at_less_and_is_answered_by_the_lane_of_final_words() -> None:
+    async def main() -> None:
+        async with lanes() as (final, partial, utterance):
+
+            async def spoken() -> AsyncIterator[AudioFrame]:
+                async for frame in in_frames(silence(3200)):
+                    yield frame
+                await partial.has_begun()
+                yield pause(3200)
+                await final.has_begun()
+                assert not partial.wanted(), "words of less are not worth waiting for"
+                final.open.release(10)
+                await answered.wait()
+
+            answered = asyncio.Event()
+            heard = []
+            async for transcript in utterance.transcripts(spoken()):
+                heard.append(transcript)
+                answered.set()
+            assert heard == [Transcript("3200", False, "en", 3200), Transcript("3200", True, "en")]
+
+    run(main())
+
+
+@pytest.mark.parametrize("then", ["another pause", "the end"])
+def test_what_follows_while_a_pause_is_looked_at_lets_go_of_it(then: str) -> None:
+    """The older pause is never answered: its words are no longer all."""
+
+    async def main() -> None:
+        async with lanes(partial_ms=0) as (final, _, utterance):
+
+            async def spoken() -> AsyncIterator[AudioFrame]:
+                async for frame in in_frames(silence(3200)):
+                    yield frame
+                yield pause(3200)
+                await final.has_begun()
+                yield AudioFrame(silence(1600), SPEECH_RATE_HZ, 3200)
+                if then == "another pause":
+                    yield pause(4800)
+                    final.open.release(10)
+                    await answered.wait()
+                final.open.release(10)
+
+            answered = asyncio.Event()
+            heard = []
+            async for transcript in utterance.transcripts(spoken()):
+                heard.append(transcript)
+                answered.set()
+            of_pauses = [Transcript("4800", False, "en", 4800)] if then == "another pause" else []
+            assert heard == [*of_pauses, Transcript("4800", True, "en")]
+
+    run(main())
+
+
+def test_a_pause_in_a_long_utterance_has_the_words_of_all_pieces() -> None:
+    async def main() -> None:
+        async with lanes() as (final, partial, utterance):
+            partial.open.release(100)
+            final.open.release(100)
+
+            async def spoken() -> AsyncIterator[AudioFrame]:
+                yield AudioFrame(silence(32 * SPEECH_RATE_HZ), SPEECH_RATE_HZ, 100)
+                yield pause(32 * SPEECH_RATE_HZ + 100)
+                await answered.wait()
+
+            answered = asyncio.Event()
+            of_pauses = []
+            async for transcript in utterance.transcripts(spoken()):
+                if transcript.pause_samples is not None:
+                    of_pauses.append(transcript)
+                    answered.set()
+            [heard] = of_pauses
+            assert heard.pause_samples == 32 * SPEECH_RATE_HZ + 100 and not heard.final
+            pieces = [int(samples) for samples in heard.text.split()]
+            assert len(pieces) == 2 and sum(pieces) == 32 * SPEECH_RATE_HZ
+
+    run(main())
+
+
 def test_what_its_input_raises_is_raised(models: Callable[..., Path]) -> None:
     async def wrong_rate() -> AsyncIterator[AudioFrame]:
         yield AudioFrame(silence(480), 24_000, 0)

@@ -136,13 +136,22 @@ def part(name: str, text: str) -> str:
     return f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'
 
 
+def file_part(name: str, kind: str) -> str:
+    """Return a part that has a sound, without its content."""
+    return part(name, "").replace("\r\n\r\n\r\n", f"\r\nContent-Type: {kind}\r\n\r\n")
+
+
+SAME_PART = file_part("file", "audio/pcm;rate=16000") + "\0\0\r\n"
+"""More of a `LiveUpload`."""
+
+
 class LiveUpload:
     """A form whose file is still being spoken."""
 
     def __init__(self, head: bytes = b"", kind: str = "audio/pcm;rate=16000", **fields: str) -> None:
         """``fields`` stand before the file."""
         texts = {"model": "any", "language": "en", "stream": "true", **fields}
-        file = part("file", "").replace("\r\n\r\n\r\n", f"\r\nContent-Type: {kind}\r\n\r\n")
+        file = file_part("file", kind)
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue()
         self.send("".join([*(part(name, text) for name, text in texts.items()), file]).encode())
         self.send(head)
@@ -230,6 +239,82 @@ def test_sound_is_heard_as_soon_as_it_arrives() -> None:
     check(test, shelf({"stt": ear}))
 
 
+@dataclass
+class PausingEar:
+    """Says at each pause, and at the end, how many samples there were before it."""
+
+    hears_pauses: bool = True
+    frames: list[AudioFrame] = field(default_factory=list)
+
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
+        """Listen and count."""
+        samples = 0
+        async for frame in frames:
+            self.frames.append(frame)
+            samples += len(frame.pcm)
+            if not len(frame.pcm):
+                yield Transcript(str(samples), False, language, frame.pts)
+        yield Transcript(str(samples), True, language)
+
+
+def of_pause(samples: int, added: str) -> dict[str, Any]:
+    """Return the event that answers a pause, as it is documented."""
+    return {"type": "transcript.text.delta", "delta": added, "text": str(samples), "pause_samples": samples}
+
+
+def test_a_file_in_several_parts_has_pauses_between_them() -> None:
+    ear = PausingEar()
+
+    async def test(service: Service) -> None:
+        models = await (await service.client.get(f"{service.url}/v1/models")).json()
+        assert [model.get("hears_pauses") for model in models["data"] if model["id"] == "own"] == [True]
+        upload = LiveUpload()
+        upload.send(bytes(3200))
+        upload.send(b"\r\n" + file_part("file", "audio/pcm;rate=16000").encode())
+        async with upload.post(service) as response:
+            assert await next_event(response) == of_pause(1600, "1600"), "before a byte of the next part is there"
+            upload.send(b"\r\n" + file_part("file", "audio/pcm;rate=16000").encode())
+            assert await next_event(response) == of_pause(1600, ""), "each is answered, though there are no new words"
+            upload.send(bytes(320))
+            upload.end()
+            assert (await next_event(response))["text"] == "1760"
+            assert (await next_event(response))["type"] == "transcript.text.done"
+        assert [len(frame.pcm) for frame in ear.frames if not len(frame.pcm) or frame.pts == 0] == [320, 0, 0]
+
+    check(test, shelf({"stt": ear}))
+
+
+def test_who_does_not_hear_pauses_is_told_none() -> None:
+    ear = PausingEar(hears_pauses=False)
+
+    async def test(service: Service) -> None:
+        models = await (await service.client.get(f"{service.url}/v1/models")).json()
+        assert all("hears_pauses" not in model for model in models["data"])
+        upload = LiveUpload()
+        upload.send(bytes(3200) + b"\r\n" + file_part("file", "audio/pcm;rate=16000").encode() + bytes(3200))
+        upload.end()
+        async with upload.post(service) as response:
+            assert [json.loads(event)["text"] for event in events_of(await response.text())] == ["3200"] * 2
+        assert ear.frames and all(len(frame.pcm) for frame in ear.frames)
+
+    check(test, shelf({"stt": ear}))
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_two_files_with_headers_are_no_file_in_two_parts(stream: str) -> None:
+    """Nor is one that is not listened to while it arrives."""
+
+    async def test(service: Service) -> None:
+        upload = LiveUpload(wav_header(3200) + bytes(3200), "audio/wav", stream=stream)
+        upload.end(file_part("file", "audio/wav") + "\0\0\r\n")
+        async with upload.post(service) as response:
+            assert "two files" in await response.text()
+
+    check(test, shelf({"stt": PausingEar()}))
+
+
 def test_who_hangs_up_while_speaking_stops_the_engine() -> None:
     ear = LiveEar(("go",))
 
@@ -285,6 +370,11 @@ def test_files_that_stream_in_are_counted_like_those_that_do_not_and_plain_sound
             "must be the form's last field",
         ),
         (bytes(2), '--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nde\r\n', "two files"),
+        (bytes(2), file_part("audio_file", "audio/pcm;rate=16000"), "two files"),
+        (bytes(2), file_part("file", "audio/pcm"), "two files"),
+        (bytes(2), file_part("file", "audio/wav"), "two files"),
+        (bytes(2), SAME_PART + file_part("file", "audio/wav"), "two files"),
+        (bytes(2), SAME_PART + part("language", "de"), "must be the form's last field"),
         (b"\r\n--x rubbish", "", "cannot be read"),
     ],
 )

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline import engines
 from pipeline.audio import AudioFrame, silence
 from pipeline.engines import Kind, load
 from pipeline.errors import EngineError
-from pipeline.events import Message
+from pipeline.events import Message, Transcript
 from pipeline.reply_speech import Speech
 from pipeline.tasks import closing
 
@@ -135,6 +136,109 @@ def test_closing_the_iterator_makes_the_service_stop(kind: Kind) -> None:
             produced = service.counts.produced
             await asyncio.sleep(0.05)
             assert service.counts.produced == produced
+
+    asyncio.run(main())
+
+
+# --- pauses
+
+
+@dataclass
+class PausingEar:
+    """Says at each pause, and at the end, how many samples there were before it."""
+
+    pauses: list[int] = field(default_factory=list)
+    hears_pauses: bool = True
+
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
+        samples = 0
+        async for frame in frames:
+            samples += len(frame.pcm)
+            if not len(frame.pcm):
+                self.pauses.append(frame.pts)
+                yield Transcript(str(samples), False, language, frame.pts)
+        yield Transcript(str(samples), True, language)
+
+
+@asynccontextmanager
+async def ear_there(ear: Any) -> AsyncIterator[tuple[Service, Any]]:
+    """Serve an ear, and reach it."""
+    async with asyncio.timeout(60), serving(shelf({"stt": ear})) as service:
+        created = load("stt", "openai_compatible", {"VOCAL_STT_URL": service.url})
+        try:
+            assert not created.hears_pauses, "nobody knows yet"
+            assert await created.ready() is None
+            yield service, created
+        finally:
+            await engines.aclose(created)
+
+
+AT = 7_000
+"""Where on the caller's axis an utterance begins."""
+
+
+@pytest.mark.parametrize(
+    ("said", "pauses"),
+    [
+        ([1600], [1600]),
+        ([1600, 800, 400], [1600, 2400, 2800]),
+        ([0, 1600], [0, 1600]),
+        ([0, 0, 1600, 0], [0, 0, 1600, 1600]),
+    ],
+    ids=["one at the end", "several", "the very first thing", "two at the same place"],
+)
+def test_pauses_are_answered_on_the_caller_s_axis(said: list[int], pauses: list[int]) -> None:
+    """The caller goes on when a pause was answered; nothing but the end follows the last."""
+    answers = asyncio.Queue[Transcript]()
+
+    async def spoken() -> AsyncIterator[AudioFrame]:
+        at_samples = AT
+        for samples in said:
+            async for frame in in_frames(silence(samples)):
+                yield AudioFrame(frame.pcm, frame.rate_hz, at_samples + frame.pts)
+            at_samples += samples
+            yield AudioFrame(silence(0), 16_000, at_samples)
+            assert (await answers.get()).pause_samples == at_samples
+
+    async def main() -> None:
+        ear = PausingEar()
+        async with ear_there(ear) as (service, stt):
+            assert stt.hears_pauses
+            heard = []
+            async for transcript in stt.transcribe(spoken(), "en"):
+                heard.append(transcript)
+                answers.put_nowait(transcript)
+            assert heard[:-1] == [Transcript(str(at), False, "en", AT + at) for at in pauses]
+            assert heard[-1] == Transcript(str(sum(said)), True, "en")
+            assert ear.pauses == pauses, "the service counts from the utterance's beginning"
+            assert service.counts.ended == [("stt", "finished")]
+
+    asyncio.run(main())
+
+
+def test_if_nothing_follows_a_pause_the_service_is_left_and_stops() -> None:
+    async def spoken() -> AsyncIterator[AudioFrame]:
+        yield AudioFrame(silence(320), 16_000, AT)
+        yield AudioFrame(silence(0), 16_000, AT + 320)
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with ear_there(PausingEar()) as (service, stt):
+            async with closing(stt.transcribe(spoken(), "en")) as heard:
+                assert await anext(heard) == Transcript("320", False, "en", AT + 320)
+            await service.counts.until(lambda: bool(service.counts.ended))
+            assert service.counts.ended == [("stt", "abandoned")]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("name", "hears"), [("scripted", True), ("pocketsphinx", False)])
+def test_whether_an_engine_there_hears_pauses_is_known_before_it_is_asked(name: str, hears: bool) -> None:
+    async def main() -> None:
+        async with reached("stt", stt=name) as (_, stt):
+            assert stt.hears_pauses is hears
 
     asyncio.run(main())
 

@@ -63,7 +63,7 @@ class OpenAICompatibleSpeechToText:
     async def _ask(self, held: Held, language: str | None, prompt: str) -> AsyncIterator[Transcript]:
         pace = Pace(self._remote.server)
         held.when_ended(lambda: pace.start() if held.error is None else pace.give_up(held.error))
-        if not await pace.within(held.after(0)):
+        if not await pace.within(held.after(0, pauses=0)) and held.ended:
             yield Transcript("", True, language)
             return
         ours = (await pace.within(self._remote.known())).ours

@@ -44,6 +44,8 @@ RATE_HZ = 24_000
 WORD_SAMPLES = 8_000
 """A third of a second: words of four letters at 15 characters a second."""
 LEVELS = range(2_000, 32_000)
+DUCKED = LEVELS[0] // 5
+"""Less than the softest clause has while the agent is ducked."""
 FADE_SAMPLES = 120
 PROBE = "." * 450 + "#" * 40 + "." * 200
 """Time for whatever still goes on to end, then a plain turn and its answer."""
@@ -345,7 +347,7 @@ def _check_sound(of: Conversation) -> None:
     for item in of.played.order:
         match item:
             case AudioFrame(silent=False):
-                loud = int(np.count_nonzero(item.pcm >= LEVELS[0]))
+                loud = int(np.count_nonzero(item.pcm >= DUCKED))
                 assert live or finishing or loud <= FADE_SAMPLES, "a frame left that nobody may speak"
                 played_samples += loud
                 finishing = False

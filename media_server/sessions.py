@@ -24,7 +24,7 @@ from .log import SESSION
 from .metrics import Metrics
 
 PAUSE_MS = 200
-"""The pause at which an answer is prepared: half way through the silence rule, and no later than a turn may end."""
+"""The pause that ends an utterance: half way through the silence rule, and no later than a turn may end."""
 
 
 def session_settings(config: Config) -> SessionSettings:

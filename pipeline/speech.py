@@ -22,7 +22,7 @@ class SpeechSettings:
 
     start_probability: float = 0.5
     stop_probability: float = 0.35
-    min_speech_ms: int = 64
+    min_speech_ms: int = 50
     pause_ms: int = 200
     gap_ms: int = 0
     """Silence that does not part what lies around it: ``min_speech_ms`` may contain it, and after a pause that is

@@ -215,6 +215,7 @@ async def _conversation(
 
 @pytest.fixture(params=["silero", "energy"])
 def vad(request: pytest.FixtureRequest) -> VoiceActivityDetector:
+    _agent()  # made now: on the event loop nobody may load a library
     detector = load("vad", request.param, {})
     assert isinstance(detector, VoiceActivityDetector)
     return detector

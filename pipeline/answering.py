@@ -158,6 +158,7 @@ class Answering:
 
     def _start(self, user: str, think: Callable[[], AsyncIterator[str]]) -> Reply:
         self._number += 1
+        self._clause = ""
         writer = self.playout.open(self._number, rate_hz=self._engines.tts.rate_hz, held=True)
         reply = self._reply = Reply(user, writer, self._emit)
         reply.task = asyncio.create_task(self._run(reply, think), name=f"reply {reply.number}")

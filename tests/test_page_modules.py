@@ -37,6 +37,11 @@ CONVERSATIONS = {
         [("caller", "hello there", "", "done")],
     ),
     "a noise without words leaves no line": ([said("uh", False), said("", True)], []),
+    "words taken back leave no line": ([said("mm", False), said("", False), said("", False)], []),
+    "and those that come then are new ones": (
+        [said("mm", False), said("", False), said("stop", False), said("stop", True)],
+        [("caller", "stop", "", "done")],
+    ),
     "answered": (
         [said("hi", True), *PLAN, SAY, ("bot-tts-text", {"text": "How are you?"}), ("bot-stopped-speaking", {})],
         [("caller", "hi", "", "done"), ("agent", "Hello there. How are you?", "", "done")],
@@ -81,6 +86,30 @@ def test_captions_follow_the_messages(tab: Tab, name: str) -> None:
     messages, expected = CONVERSATIONS[name]
     entries = tab.page.evaluate(CONVERSE, messages)
     assert [(entry["role"], entry["text"], entry["cut"], entry["state"]) for entry in entries] == expected
+
+
+FLOOR = """async (types) => {
+  const { Conversation } = await import("/static/conversation.js");
+  const conversation = new Conversation();
+  return types.map((type) => (conversation.apply({ type, data: {} }), conversation.floor));
+}"""
+COUGH = ["user-started-speaking", "user-stopped-speaking"]
+
+
+@pytest.mark.parametrize(
+    ("types", "floors"),
+    [
+        (COUGH, ["caller", "nobody"]),
+        (["bot-llm-started", "bot-started-speaking", "bot-stopped-speaking"], ["thinking", "agent", "nobody"]),
+        (["bot-started-speaking", *COUGH], ["agent", "caller", "agent"]),
+        (["user-started-speaking", "bot-interrupted", "user-stopped-speaking"], ["caller", "caller", "nobody"]),
+    ],
+    ids=["spoken", "answered", "a cough over the agent", "interrupted"],
+)
+def test_the_floor_is_the_callers_while_they_speak_and_the_agents_again_after_a_cough(
+    tab: Tab, types: list[str], floors: list[str]
+) -> None:
+    assert tab.page.evaluate(FLOOR, types) == floors
 
 
 @pytest.mark.parametrize(("planned", "heard", "rest"), CUTS)

@@ -15,7 +15,8 @@
 /** @typedef {"nobody" | "caller" | "thinking" | "agent"} Floor */
 
 export class Conversation {
-  /** @type {Floor} */ floor = "nobody";
+  #callerSpeaks = false;
+  /** @type {Floor} What the agent does; while the caller speaks over it, too. */ #agentDoes = "nobody";
   /** @type {Entry | null} */ #caller = null;
   /** @type {Entry | null} */ #agent = null;
   /** What the language model wrote, heard or not. */ #planned = "";
@@ -24,24 +25,30 @@ export class Conversation {
   /** Take a message in; returns the entries it changed. @param {Message} message @returns {Entry[]} */
   apply({ type, data }) {
     switch (type) {
-      case "user-started-speaking": return this.#take("caller");
-      case "user-stopped-speaking": return this.#leave("caller");
+      case "user-started-speaking": this.#callerSpeaks = true; return [];
+      case "user-stopped-speaking": this.#callerSpeaks = false; return [];
       case "user-transcription": return this.#hear(String(data.text ?? ""), Boolean(data.final));
       case "bot-llm-started": return this.#begin();
       case "bot-llm-text": this.#planned += data.text ?? ""; return [];
-      case "bot-started-speaking": return this.#take("agent");
+      case "bot-started-speaking": this.#agentDoes = "agent"; return [];
       case "bot-tts-text": return this.#say(String(data.text ?? ""));
-      case "bot-stopped-speaking": this.#leave("agent"); return this.#finish();
-      case "bot-interrupted": this.#leave("agent"); return this.#interrupt(this.#agent?.text ?? "");
+      case "bot-stopped-speaking": this.#agentDoes = "nobody"; return this.#finish();
+      case "bot-interrupted": this.#agentDoes = "nobody"; return this.#interrupt(this.#agent?.text ?? "");
       case "server-message": return data.t === "turn" ? this.#settle(data) : [];
       case "error": return [...this.#finish(), this.note(`The agent could not go on: ${data.error ?? "unknown error"}`)];
       default: return [];
     }
   }
 
+  /** @returns {Floor} */
+  get floor() {
+    return this.#callerSpeaks ? "caller" : this.#agentDoes;
+  }
+
   /** The call is over: nothing is live any more. @returns {Entry[]} */
   close() {
-    this.floor = "nobody";
+    this.#callerSpeaks = false;
+    this.#agentDoes = "nobody";
     const caller = this.#caller;
     this.#caller = null;
     if (caller) caller.state = "done";
@@ -53,7 +60,7 @@ export class Conversation {
     if (!this.#caller && !text) return [];
     const entry = (this.#caller ??= this.#entry("caller", ""));
     entry.text = text;
-    if (final) {
+    if (final || !text) {
       entry.state = text ? "done" : "gone";
       this.#caller = null;
     }
@@ -62,7 +69,7 @@ export class Conversation {
 
   #begin() {
     this.#planned = "";
-    if (this.floor !== "caller") this.floor = "thinking";
+    this.#agentDoes = "thinking";
     return [(this.#agent = this.#entry("agent", ""))];
   }
 
@@ -94,18 +101,6 @@ export class Conversation {
   /** The turn's own account comes after its reply ended, and knows to the word what was heard. @param {any} turn */
   #settle(turn) {
     return turn.interrupted ? this.#interrupt(String(turn.agent ?? "")) : this.#finish();
-  }
-
-  /** @param {Floor} who @returns {Entry[]} */
-  #take(who) {
-    this.floor = who;
-    return [];
-  }
-
-  /** @param {Floor} who @returns {Entry[]} */
-  #leave(who) {
-    if (this.floor === who) this.floor = "nobody";
-    return [];
   }
 
   /** Put something between the lines that nobody said. @param {string} text @returns {Entry} */

@@ -56,10 +56,9 @@ class SpeechSegmenter:
             return self._look_for_start(probability, begin)
         return self._look_for_end(probability)
 
-    def heeds(self, probability: float) -> bool:
-        """Tell whether a window of this probability would start speech or sustain it."""
-        start, stop = self._settings.start_probability, self._settings.stop_probability
-        return self._hearing is not _Hearing.PRESSED and probability >= min(start, stop)
+    def may_begin(self, probability: float) -> bool:
+        """Tell whether speech may begin with a window of this probability."""
+        return self._hearing is _Hearing.QUIET and probability >= self._settings.start_probability
 
     @property
     def stirring(self) -> bool:
@@ -139,7 +138,8 @@ class SpeechSegmenter:
 class Ear:
     """One session's speech detection: any chunking of 16 kHz audio in, speech events out.
 
-    A window that is the agent's own voice coming back is as good as silent. ``echo`` tells; without it nothing is.
+    Speech does not begin with the agent's own voice coming back: such a window is as good as silent. ``echo`` tells;
+    without it nothing is. Speech that has begun holds the agent, and with it the echo: it is not asked about then.
     """
 
     TAIL_S = 8
@@ -188,7 +188,7 @@ class Ear:
     def _judge(self, window: Pcm) -> SpeechStarted | SpeechEnded | None:
         self._judged_samples += len(window)
         probability = self._detector.probability(window)
-        if self._segmenter.heeds(probability) and self._is_echo(len(window)):
+        if self._segmenter.may_begin(probability) and self._is_echo(len(window)):
             probability = 0.0
         return self._segmenter.push(probability, len(window))
 

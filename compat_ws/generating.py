@@ -78,7 +78,7 @@ class Generation(Generic[T]):
             self._waiting.reschedule(asyncio.get_running_loop().time() + patience_s)
 
     def enough(self) -> None:
-        """Take nothing more, by choice: it counts as finished."""
+        """What there is may be all that is wanted: whoever takes nothing more has not abandoned it."""
         self._outcome = "finished"
 
     async def _next(self) -> T:

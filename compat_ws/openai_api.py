@@ -158,6 +158,8 @@ async def send_transcripts(
                 pause = {} if transcript.pause_samples is None else {"pause_samples": transcript.pause_samples}
                 event = {"type": "transcript.text.delta", "delta": delta, "text": transcript.text, **pause}
                 await events.send(event)
+            if transcript.pause_samples is not None:
+                transcripts.enough()  # who hangs up now has all that was said
             heard = transcript
         done = {"type": "transcript.text.done", "text": heard.text, "language": heard.language or language}
         await events.send(done)

@@ -12,7 +12,7 @@ from functools import cache
 MOST = 4
 """More of them in a row are a sentence."""
 
-SOUNDS = "m+ h+m+ m+h+m+ m+ h+m+ u+h+ huh u+m+ e+r+m? e+h+ a+h+ o+h+ aha wow"
+SOUNDS = "m+ h+m+ m+h+m+ u+h+ huh u+m+ e+r+m? e+h+ a+h+ o+h+ aha wow"
 WORDS = {
     "en": "yeah yea yep yup yes ok okay right sure true exactly indeed really cool nice great good fine alright"
     " all_right i_see got_it of_course uh_huh go_on makes_sense that's_right",
@@ -37,8 +37,11 @@ def is_backchannel(text: str, language: str | None) -> bool:
 
 @cache
 def _pattern(language: str) -> re.Pattern[str]:
-    words = WORDS.values() if not language else [WORDS.get(language, "")]
-    sounds = [re.sub(r" ", "|", SOUNDS), *(re.escape(word) for row in words for word in row.split())]
-    each = "|".join(sound.replace("_", rf"{BETWEEN}") for sound in sounds)
-    ends = r"(?!\w)" if language not in ("ja", "zh") else ""
-    return re.compile(rf"{BETWEEN}(?:(?:{each}){ends}{BETWEEN}){{1,{MOST}}}")
+    words = " ".join(WORDS.values()) if not language else WORDS.get(language, "")
+    unspaced = language in ("ja", "zh")
+    each = "|".join([*SOUNDS.split(), *("" if unspaced else words).replace("_", BETWEEN).split()])
+    end = "(?![a-z])" if unspaced else r"(?!\w)"  # without it a row of "m" could be read in very many ways
+    each = f"(?:{each}){end}"
+    if unspaced:
+        each = "|".join([each, *words.split()])
+    return re.compile(rf"{BETWEEN}(?:(?:{each}){BETWEEN}){{1,{MOST}}}")

@@ -35,8 +35,9 @@ class BargeIn:
         return [] if held else [act.HoldReply()]
 
     def by_length(self, spoken_samples: int, text: str) -> bool:
-        """Tell whether speech of this length takes the floor; not where its words so far did not."""
-        return not text and spoken_samples >= self._settings.barge_in_ms * SAMPLES_PER_MS
+        """Tell whether speech of this length takes the floor though its words so far, if there are any, did not."""
+        limit_ms = self._settings.backchannel_ms if text else self._settings.barge_in_ms
+        return self.contested and spoken_samples >= limit_ms * SAMPLES_PER_MS
 
     def wait(self, silent_samples: int) -> list[act.Action]:
         """The caller has been silent for so long, and their words are still being transcribed."""

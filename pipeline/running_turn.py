@@ -19,7 +19,9 @@ class RunningTurn:
     asked: bool = False
     """They were asked for, when it began."""
     silent_samples: int = 0
-    """How long the caller has been silent; 0 while speech stirs."""
+    """How long the caller has been silent."""
+    stirring: bool = False
+    """There is a sound that may become speech: the turn does not end in this moment."""
     open: bool = False
     """An utterance is being transcribed whose audio is not complete."""
     prepared: str | None = None
@@ -32,7 +34,7 @@ class RunningTurn:
 
     def go_on(self) -> None:
         """The silence is over."""
-        self.settled = self.asked = False
+        self.settled = self.asked = self.stirring = False
         self.silent_samples = 0
 
     @property

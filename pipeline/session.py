@@ -220,7 +220,8 @@ class Session:
         if (final or settled) and (self._known is None or self._known[0] != text):
             self._known = text, asyncio.get_running_loop().time()
         self._caption(text)
-        backchannel = is_backchannel(text, self._listening.language) and not self.answering.asking
+        spoken = self._listening.language or self.agent.language
+        backchannel = is_backchannel(text, spoken) and not self.answering.asking
         self._act(self._turn_taking.words(text, final=final, settled=settled, backchannel=backchannel))
 
     def _caption(self, text: str) -> None:
@@ -281,8 +282,8 @@ class Session:
             if measured.was_spoken and measured.first_audio_ms is not None:
                 self.response_ms = measured.first_audio_ms
             self._emit(measured)
-        if reply.took_s is not None:
-            self._turn_taking.endpointing.answer_took(reply.took_s * 1000)
+            if reply.took_s is not None:
+                self._turn_taking.endpointing.answer_took(reply.took_s * 1000)
         self._act(self._turn_taking.agent(AgentState.LISTENING))
 
     def _tell(self, event: Event | None) -> None:

@@ -23,6 +23,8 @@ class TurnSettings:
     """What an answer takes from the words to its first sound, until it is known better."""
     barge_in_ms: int = 1000
     """Speech over the agent takes the floor with its first words; if it is this long, also without any."""
+    backchannel_ms: int = 5000
+    """If it is this long it takes the floor whatever its words are: no sign of attention lasts that long."""
     verdict_ms: int = 1000
     """After speech over the agent it goes on if no words came within this time; they count when they come."""
     preroll_ms: int = 300

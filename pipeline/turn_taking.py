@@ -65,16 +65,11 @@ class TurnTaking:
         self._settings = settings
         self.endpointing = Endpointing(settings, asks)
         self.caller = Caller.SILENT
-        self._agent = Agent.LISTENING
+        self.speaker = Agent.LISTENING
         self._barge_in = BargeIn(settings)
         self._bounds = UtteranceBounds(settings)
         self._turn = RunningTurn()
         self._waiting: Burst | None = None
-
-    @property
-    def speaker(self) -> Agent:
-        """What the agent is doing."""
-        return self._agent
 
     def speech_started(self, at_samples: int) -> list[Action]:
         """The detector says the caller began to speak."""
@@ -84,7 +79,7 @@ class TurnTaking:
             self._waiting = Burst(self._waiting.since_samples if self._waiting else at_samples)
             return []
         self._begin(at_samples)
-        held = [] if self._agent is Agent.LISTENING else self._barge_in.begin()
+        held = [] if self.speaker is Agent.LISTENING else self._barge_in.begin()
         return [*held, self._bounds.start(self._turn, at_samples)]
 
     def speech_ended(self, at_samples: int) -> list[Action]:
@@ -108,7 +103,7 @@ class TurnTaking:
         self._turn.began_samples = at_samples
         if not self._turn.open:
             self._bounds.started_samples = at_samples
-        return [] if self._agent is Agent.LISTENING or self._must_wait else [act.Interrupt()]
+        return [] if self.speaker is Agent.LISTENING or self._must_wait else [act.Interrupt()]
 
     def released(self, at_samples: int) -> list[Action]:
         """The caller let go of the talk button: their turn is over."""
@@ -137,8 +132,8 @@ class TurnTaking:
                 return self._while_pressing(now_samples)
             case Caller.PAUSED:
                 return self._while_paused(now_samples, stirring)
-            case Caller.SILENT if self._agent is not Agent.LISTENING and not self._must_wait:
-                return self._barge_in.stir(stirring)
+            case Caller.SILENT if self.speaker is not Agent.LISTENING and not self._must_wait:
+                return self._barge_in.stir(stirring and last_speech_samples == now_samples)
         return []
 
     def words(self, text: str, *, final: bool, settled: bool = False, backchannel: bool = False) -> list[Action]:
@@ -161,20 +156,22 @@ class TurnTaking:
 
     def agent(self, state: Agent) -> list[Action]:
         """The agent's state changed."""
-        self._agent = state
+        self.speaker = state
+        judge: list[Action] = []
         if state is Agent.LISTENING:
+            judge = self._judge_pause() if self._barge_in.contested else []
             self._barge_in.end()
-        return self._end_if_over() if self.caller is Caller.DONE else self._take_up()
+        return judge + (self._end_if_over() if self.caller is Caller.DONE else self._take_up())
 
     def deafened(self, at_samples: int) -> list[Action]:
         """Nothing more will be heard: what is being said is lost, but what was said to the end is still answered."""
         self._waiting = None
         if self.caller is Caller.DONE:
             return []
-        if self.caller is Caller.PRESSING:
+        if self.caller is Caller.PRESSING or (self.caller is Caller.PAUSED and not self._barge_in.contested):
             return self._finish(at_samples)
         self.reset()
-        return [act.DropUtterance(), act.RevokeReply(), act.ResumeReply()]
+        return [act.DropUtterance(), act.RevokeReply(), act.ResumeReply(), act.UnduckReply()]
 
     def reset(self) -> None:
         """Forget the running turn (it was answered, typed over, or nothing)."""
@@ -185,7 +182,7 @@ class TurnTaking:
 
     @property
     def _must_wait(self) -> bool:
-        return self._agent is not Agent.LISTENING and not self._settings.allow_interruptions
+        return self.speaker is not Agent.LISTENING and not self._settings.allow_interruptions
 
     def _begin(self, at_samples: int) -> None:
         if self.caller is Caller.SILENT:
@@ -205,8 +202,8 @@ class TurnTaking:
         if self._turn.silent_samples >= self._settings.settle_ms * SAMPLES_PER_MS:
             return self._fall_silent() + self._bounds.split(self._turn, now_samples)
         self._go_on()
-        spoken_samples = last_speech_samples - self._bounds.started_samples
-        taken = self._barge_in.contested and self._barge_in.by_length(spoken_samples, self._turn.text)
+        began_samples = self._turn.began_samples if self._turn.text else self._bounds.started_samples
+        taken = self._barge_in.by_length(last_speech_samples - began_samples, self._turn.text)
         return (self._take_floor() if taken else []) + self._bounds.split(self._turn, now_samples)
 
     def _fall_silent(self) -> list[Action]:
@@ -221,8 +218,12 @@ class TurnTaking:
 
     def _take_floor(self) -> list[Action]:
         self._barge_in.end()
-        self._agent = Agent.LISTENING
-        return [act.Interrupt()]
+        self.speaker = Agent.LISTENING
+        return [act.Interrupt(), *self._judge_pause()]
+
+    def _judge_pause(self) -> list[Action]:
+        """A pause in speech over the agent is one to be judged, once the agent is silent."""
+        return self.endpointing.ask(self._turn.text) if self.caller is Caller.PAUSED else []
 
     def _drop_if_nothing(self) -> list[Action]:
         """What was said over the agent, if all of it is known, did not take the floor."""
@@ -249,7 +250,7 @@ class TurnTaking:
         return [self._bounds.start(self._turn, self._bounds.started_samples)] if long_enough else []
 
     def _while_paused(self, now_samples: int, stirring: bool) -> list[Action]:
-        self._turn.silent_samples = 0 if stirring else now_samples - self._bounds.settled_samples
+        self._turn.silent_samples, self._turn.stirring = now_samples - self._bounds.settled_samples, stirring
         if self._barge_in.contested:
             return self._barge_in.wait(self._turn.silent_samples)
         if self._lasts(now_samples, self._settings.max_turn_ms):
@@ -278,9 +279,9 @@ class TurnTaking:
 
     def _end_if_over(self) -> list[Action]:
         turn = self._turn
-        paused = self.caller is Caller.PAUSED
+        paused = self.caller is Caller.PAUSED and not turn.stirring
         over = self.caller is Caller.DONE or (paused and self.endpointing.is_over(turn.silent_samples))
-        if not (over and turn.final) or self._agent is not Agent.LISTENING:
+        if not (over and turn.final) or self.speaker is not Agent.LISTENING:
             return []
         self.reset()
         if turn.said:

@@ -61,8 +61,9 @@ class Utterance:
 
     def settle(self) -> None:
         """The caller has fallen silent: ask for the words up to here, of an engine that hears pauses."""
-        if self._audio.qsize() < QUEUE_FRAMES - 1:
-            self._pause_samples, self._answer = self._at_samples, None
+        self._pause_samples = self._answer = None
+        if self._audio.qsize() < QUEUE_FRAMES - 1 and not self.dropped_frames:
+            self._pause_samples = self._at_samples
             self._audio.put_nowait(AudioFrame(silence(0), SPEECH_RATE_HZ, self._at_samples))
 
     @property
@@ -105,6 +106,11 @@ class Utterance:
                 self._fail(f"no transcript within {self._timeout_s:g} s of the utterance's end")
         except EngineError as error:
             self._fail(str(error))
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            log.error("speech-to-text canceled itself", exc_info=error)
+            self._fail("the engine canceled itself")
         except Exception as error:
             log.exception("speech-to-text raised")
             self._fail(f"{type(error).__name__}: {error}")

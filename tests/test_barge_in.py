@@ -143,6 +143,13 @@ def test_what_wants_the_floor(text: str) -> None:
     assert not is_backchannel(text, "en") and not is_backchannel(text, None)
 
 
+@pytest.mark.parametrize("language", [None, "en", "ja", "zh"])
+def test_a_stammering_recognizer_holds_nobody_up(language: str | None) -> None:
+    """Each "m" could be a backchannel of its own: with what follows there would be n^4 ways to read them."""
+    for text in ("m" * 4_000 + "x", "mm " * 4_000, "うん" * 2_000, "嗯" * 4_000):
+        assert not is_backchannel(text, language)
+
+
 def test_backchannels_are_those_of_the_language_that_is_spoken() -> None:
     assert is_backchannel("Ja, genau.", "de") and not is_backchannel("genau", "en")
     assert is_backchannel("はい、そうですね", "ja") and not is_backchannel("はいでも", "ja")

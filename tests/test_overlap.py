@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.audio import AudioFrame, silence
+from pipeline.audio import SPEECH_RATE_HZ, AudioFrame, silence
 from pipeline.events import ReplyAudioStarted, ReplyStarted, Transcript, TranscriptUpdated, TurnEnded, TurnMeasured
 from pipeline.session import SessionSettings
 from pipeline.speech import SpeechSettings
+from pipeline.stt._whisper import Heard, Speech
+from pipeline.stt._whisper_utterance import WhisperUtterance
 from pipeline.turn_settings import TurnSettings
 from pipeline.utterance import Utterance
 
@@ -237,3 +239,72 @@ def test_what_follows_a_pause_has_words_of_its_own() -> None:
         assert engine.ended and not task.done()
 
     hearing(test)
+
+
+def test_an_engine_that_cancels_itself_has_failed() -> None:
+    async def main() -> None:
+        failures = list[str]()
+        utterance = Utterance(0, 5.0, lambda: None, failures.append)
+        task = asyncio.create_task(utterance.run(CancelsItself(), "en"))
+        await asyncio.wait({task})
+        assert not task.cancelled() and utterance.transcript.final
+        assert failures == ["the engine canceled itself"]
+
+    run(main())
+
+
+class CancelsItself:
+    """Waits for a future that somebody else cancels."""
+
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.1, future.cancel)
+        yield await future
+
+
+class Lane:
+    """Hears one word in each piece, a second after it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[asyncio.Future[Heard]] = []
+
+    def ask(self, speech: Speech) -> asyncio.Future[Heard]:
+        answer: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
+        heard = Heard(f"{len(speech.pcm) / SPEECH_RATE_HZ:.0f}", "en")
+        asyncio.get_running_loop().call_later(1.0, lambda: None if answer.done() else answer.set_result(heard))
+        self.asked.append(answer)
+        return answer
+
+
+def test_another_pause_withdraws_a_look_and_none_of_the_pieces_it_waits_for() -> None:
+    async def main() -> None:
+        lane, frames = Lane(), asyncio.Queue[AudioFrame | None]()
+        utterance = WhisperUtterance(lane, lane, 0, "en")  # type: ignore[arg-type]
+        said = list[Transcript]()
+
+        async def spoken() -> AsyncIterator[AudioFrame]:
+            while (frame := await frames.get()) is not None:
+                yield frame
+
+        async def listen() -> None:
+            async for transcript in utterance.transcripts(spoken()):
+                said.append(transcript)
+
+        listening = asyncio.create_task(listen())
+        second = silence(SPEECH_RATE_HZ)
+        for i in range(32):
+            frames.put_nowait(AudioFrame(second, SPEECH_RATE_HZ, i * SPEECH_RATE_HZ))
+        await asyncio.sleep(0.1)
+        for _ in range(3):
+            frames.put_nowait(AudioFrame(silence(0), SPEECH_RATE_HZ, 32 * SPEECH_RATE_HZ))
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(2.0)
+        frames.put_nowait(None)
+        await listening
+        whole_s = [sum(int(word) for word in transcript.text.split()) for transcript in said]
+        assert whole_s == [32, 32] and [transcript.final for transcript in said] == [False, True]
+        assert said[0].pause_samples == 32 * SPEECH_RATE_HZ
+
+    run(main())

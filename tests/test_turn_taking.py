@@ -52,6 +52,11 @@ def test_speech_that_stirs_keeps_the_turn_open() -> None:
     m = _paused()
     assert m.received(2300 * MS, 2000 * MS, stirring=True) == []
     assert m.received(2310 * MS, 2000 * MS) == [act.EndTurn("hi", 2000 * MS)]
+    m = TurnTaking(TurnSettings(endpoint_ms=1000, answer_ms=300))
+    m.speech_started(1000 * MS)
+    m.speech_ended(2000 * MS)
+    m.words("hi", final=True)
+    assert m.received(2700 * MS, 2000 * MS, stirring=True) == [act.PrepareReply("hi")], "but its answer may begin"
 
 
 def test_going_on_keeps_the_preparation_until_the_words_change() -> None:
@@ -98,10 +103,29 @@ def test_speech_that_lasts_takes_the_floor_without_words() -> None:
     assert m.received(5400 * MS, 5400 * MS) == []
 
 
-def test_a_long_backchannel_does_not() -> None:
+def test_a_backchannel_may_be_longer_but_not_for_ever() -> None:
     m = _over_agent(barge_in_ms=250)
     m.words("yeah yeah", final=False, backchannel=True)
-    assert m.received(9000 * MS, 9000 * MS) == []
+    assert m.received(9999 * MS, 9999 * MS) == []
+    assert m.received(10_000 * MS, 10_000 * MS) == [act.Interrupt()]
+
+
+@pytest.mark.parametrize("asks", [Asks.ONCE, Asks.AGAIN])
+def test_a_pause_in_speech_over_the_agent_is_judged_once_the_agent_is_silent(asks: Asks) -> None:
+    m = TurnTaking(TurnSettings(answer_ms=1600), asks)
+    m.agent(Agent.SPEAKING)
+    m.speech_started(5000 * MS)
+    assert m.speech_ended(5300 * MS) == [act.EndUtterance()]
+    interrupted = m.words("Wait, I wanted to", final=True)
+    assert interrupted == [act.Interrupt(), act.Judge("Wait, I wanted to"), act.PrepareReply("Wait, I wanted to")]
+    m.agent(Agent.LISTENING)
+    assert m.judged(0.0) == [] and m.received(6899 * MS, 5300 * MS) == []
+    assert m.received(6900 * MS, 5300 * MS) == [act.EndTurn("Wait, I wanted to", 5300 * MS)]
+    m = TurnTaking(TurnSettings(), asks)
+    m.agent(Agent.SPEAKING)
+    m.speech_started(5000 * MS)
+    m.speech_ended(5300 * MS)
+    assert m.agent(Agent.LISTENING) == [act.Judge("")], "it ended by itself"
 
 
 @pytest.mark.parametrize(("text", "backchannel"), [("", False), ("mm-hm", True)], ids=["a cough", "a backchannel"])
@@ -149,11 +173,11 @@ def test_a_sound_that_may_become_speech_ducks_the_agent() -> None:
     m = _machine()
     assert m.received(1000 * MS, 0, stirring=True) == [], "nobody speaks"
     m.agent(Agent.SPEAKING)
-    assert m.received(5020 * MS, 0, stirring=True) == [act.DuckReply()]
-    assert m.received(5040 * MS, 0, stirring=True) == []
-    assert m.received(5060 * MS, 0) == [act.UnduckReply()]
-    assert m.received(5080 * MS, 0) == []
-    assert m.received(5100 * MS, 0, stirring=True) == [act.DuckReply()]
+    assert m.received(5020 * MS, 5020 * MS, stirring=True) == [act.DuckReply()]
+    assert m.received(5040 * MS, 5040 * MS, stirring=True) == []
+    assert m.received(5060 * MS, 5040 * MS) == [act.UnduckReply()]
+    assert m.received(5080 * MS, 5040 * MS, stirring=True) == [], "a gap in which it may go on is none"
+    assert m.received(5100 * MS, 5100 * MS, stirring=True) == [act.DuckReply()]
     assert m.speech_started(5100 * MS) == [act.HoldReply(), act.StartUtterance(5000 * MS)]
     m.speech_ended(5200 * MS)
     assert m.words("", final=True) == [act.DropUtterance(), act.ResumeReply()]
@@ -578,7 +602,11 @@ def test_a_turn_that_becomes_too_long_in_a_pause_is_over() -> None:
 def test_deaf_ears_lose_what_is_being_said_and_nothing_else() -> None:
     m = _machine()
     m.speech_started(0)
-    assert m.deafened(500 * MS) == [act.DropUtterance(), act.RevokeReply(), act.ResumeReply()]
+    lost = [act.DropUtterance(), act.RevokeReply(), act.ResumeReply(), act.UnduckReply()]
+    assert m.deafened(500 * MS) == lost
+    m = _paused("said to the end")
+    assert m.deafened(2100 * MS) == [act.EndTurn("said to the end", 2000 * MS)]
+    m = _machine()
     m.pressed(1000 * MS)
     m.received(1100 * MS, 0)
     assert m.deafened(2000 * MS) == [act.EndUtterance()]

@@ -92,7 +92,7 @@ class WhisperUtterance:
         """Return all of what is said so far, as good as final."""
         last = [self._ask(self._finals)] if self._audio.samples >= LEAST_SAMPLES else []
         try:
-            return [await piece for piece in [*self._pieces, *last]]
+            return [await asyncio.shield(asked) for asked in [*self._pieces, *last]]  # the pieces outlive a look
         finally:
             for asked in last:
                 asked.cancel()

@@ -35,7 +35,7 @@ export class Conversation {
       case "bot-stopped-speaking": this.#agentDoes = "nobody"; return this.#finish();
       case "bot-interrupted": this.#agentDoes = "nobody"; return this.#interrupt(this.#agent?.text ?? "");
       case "server-message": return data.t === "turn" ? this.#settle(data) : [];
-      case "error": return [...this.#finish(), this.note(`The agent could not go on: ${data.error ?? "unknown error"}`)];
+      case "error": this.#stopThinking(); return [...this.#finish(), this.note(`The agent could not go on: ${data.error ?? "unknown error"}`)];
       default: return [];
     }
   }
@@ -65,6 +65,11 @@ export class Conversation {
       this.#caller = null;
     }
     return [entry];
+  }
+
+  /** A reply without a sound never began to speak, and does not stop either. */
+  #stopThinking() {
+    if (this.#agentDoes === "thinking") this.#agentDoes = "nobody";
   }
 
   #begin() {
@@ -100,6 +105,7 @@ export class Conversation {
 
   /** The turn's own account comes after its reply ended, and knows to the word what was heard. @param {any} turn */
   #settle(turn) {
+    this.#stopThinking();
     return turn.interrupted ? this.#interrupt(String(turn.agent ?? "")) : this.#finish();
   }
 

@@ -103,8 +103,9 @@ COUGH = ["user-started-speaking", "user-stopped-speaking"]
         (["bot-llm-started", "bot-started-speaking", "bot-stopped-speaking"], ["thinking", "agent", "nobody"]),
         (["bot-started-speaking", *COUGH], ["agent", "caller", "agent"]),
         (["user-started-speaking", "bot-interrupted", "user-stopped-speaking"], ["caller", "caller", "nobody"]),
+        (["bot-llm-started", "error", *COUGH], ["thinking", "nobody", "caller", "nobody"]),
     ],
-    ids=["spoken", "answered", "a cough over the agent", "interrupted"],
+    ids=["spoken", "answered", "a cough over the agent", "interrupted", "an answer that fails"],
 )
 def test_the_floor_is_the_callers_while_they_speak_and_the_agents_again_after_a_cough(
     tab: Tab, types: list[str], floors: list[str]

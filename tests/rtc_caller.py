@@ -43,7 +43,7 @@ async def find_agent(request: Mapping[str, Any]) -> Agent:
 
 
 class Mouth:
-    """Pace 20 ms frames: a tone while ``speaking``, else silence."""
+    """Pace 20 ms frames: a tone while ``speaking``, else silence. The agent's has another pitch, lest it be an echo."""
 
     def __init__(self) -> None:
         self.format = AudioFormat(24_000)
@@ -58,7 +58,7 @@ class Mouth:
         await asyncio.sleep(self._origin_s + self._frame * 0.02 - loop.time())
         pts, self._frame = self._frame * 480, self._frame + 1
         self.spoken_frames += self.speaking
-        phase = np.arange(pts, pts + 480) * 2 * np.pi * 440 / 24_000
+        phase = np.arange(pts, pts + 480) * 2 * np.pi * 300 / 24_000
         pcm = (np.sin(phase) * (9_000 if self.speaking else 0)).astype(np.int16)
         return AudioFrame(pcm, 24_000, pts, not self.speaking)
 

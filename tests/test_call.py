@@ -77,7 +77,7 @@ def test_it_speaks_is_answered_and_tells_how_long_it_took(
     assert said.err == ""
     assert "you>   Go forward ten metres." in said.out
     assert "agent> You said Go forward ten metres." in said.out
-    assert re.search(r"turn 1: .*end of turn \d+, words \d+, .*sound \d+; heard here: \d+ ms", said.out), said.out
+    assert re.search(r"turn 1: .*end of turn \d+, words -?\d+, .*sound \d+; heard here: \d+ ms", said.out), said.out
     with wave.open(str(out)) as sound:
         assert (sound.getnchannels(), sound.getsampwidth()) == (1, 2)
         rate_hz = sound.getframerate()

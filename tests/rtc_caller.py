@@ -128,6 +128,7 @@ class Caller:
     def vanish(self) -> None:
         """Be gone without a word, as when the battery dies: nothing is sent or received any more."""
         for protocol in self.ice()._protocols:
+            protocol.transport.sendto = lambda *_: None  # what its call still has to say goes nowhere
             protocol.transport.abort()
 
     async def close(self) -> None:

@@ -229,7 +229,7 @@ def test_if_nothing_follows_a_pause_the_service_is_left_and_stops() -> None:
             async with closing(stt.transcribe(spoken(), "en")) as heard:
                 assert await anext(heard) == Transcript("320", False, "en", AT + 320)
             await service.counts.until(lambda: bool(service.counts.ended))
-            assert service.counts.ended == [("stt", "abandoned")]
+            assert service.counts.ended == [("stt", "finished")]
 
     asyncio.run(main())
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
+import numpy as np
+
 from .audio import SPEECH_RATE_HZ, AudioFrame, Pcm, silence
 from .engines import SpeechToText
 from .errors import EngineError
@@ -15,6 +17,7 @@ from .tasks import closing
 
 log = logging.getLogger(__name__)
 
+FRAME_SAMPLES = SPEECH_RATE_HZ // 50
 QUEUE_FRAMES = 4096
 """Frames an engine may fall behind by, about 80 s at 20 ms; more are dropped and counted, and the first is told."""
 
@@ -39,6 +42,7 @@ class Utterance:
         self._changed = changed
         self._failed = failed
         self._audio: asyncio.Queue[AudioFrame | None] = asyncio.Queue(QUEUE_FRAMES)
+        self._pieces: list[Pcm] = []
         self._ended = False
         self._forgotten = False
         self._pause_samples: int | None = None
@@ -47,10 +51,17 @@ class Utterance:
         self._deadline: asyncio.Timeout | None = None
 
     def feed(self, pcm: Pcm) -> None:
-        """Add a copy of 16 kHz audio. Never blocks. Of no audio there is no frame: that would be a pause."""
+        """Add a copy of 16 kHz audio, in pieces of any length; they are queued by 20 ms at least. Never blocks."""
+        self._pieces.append(pcm.copy())
+        if sum(map(len, self._pieces)) >= FRAME_SAMPLES:
+            self._enqueue()
+
+    def _enqueue(self) -> None:
+        pcm = np.concatenate([silence(0), *self._pieces])
+        self._pieces.clear()
         if not len(pcm):
             return
-        frame = AudioFrame(pcm.copy(), SPEECH_RATE_HZ, self._at_samples)
+        frame = AudioFrame(pcm, SPEECH_RATE_HZ, self._at_samples)
         self._at_samples += len(pcm)
         if self._audio.qsize() >= QUEUE_FRAMES - 1:
             if not self.dropped_frames:
@@ -61,6 +72,7 @@ class Utterance:
 
     def settle(self) -> None:
         """The caller has fallen silent: ask for the words up to here, of an engine that hears pauses."""
+        self._enqueue()
         self._pause_samples = self._answer = None
         if self._audio.qsize() < QUEUE_FRAMES - 1 and not self.dropped_frames:
             self._pause_samples = self._at_samples
@@ -77,6 +89,7 @@ class Utterance:
         ``settled``: there was nothing but silence since the pause asked about; the words up to there are final.
         """
         self._ended = True
+        self._enqueue()
         self._nothing_follows = settled and self._pause_samples is not None
         if not self._nothing_follows:
             self._audio.put_nowait(None)

@@ -85,8 +85,12 @@ def test_words_take_the_floor_from_an_agent_that_fell_silent_long_before(partial
 
 
 def test_an_engine_that_hears_pauses_lets_the_agent_go_on_sooner() -> None:
-    played = over_it("#" * 10, "mm-hm", hears_pauses=True, delay_s=0.04)
-    costs_nothing(played, holds=1)
+    gone_on_ms = []
+    for hears_pauses in (True, False):
+        played = over_it("#" * 10, "mm-hm", hears_pauses=hears_pauses, delay_s=0.3)
+        costs_nothing(played, holds=1)
+        gone_on_ms.append(min(ms for ms in played.audible() if ms > ONSET_MS + 120) - ONSET_MS - 200)
+    assert gone_on_ms == [320, 400], "300 ms after the first silence, not after the end of speech"
 
 
 def test_a_backchannel_that_goes_on_takes_the_floor() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 
+from pipeline import engines
 from tests import canary
 from tests.postgres import Postgres, running_postgres
 
@@ -67,7 +68,13 @@ MAY_BLOCK = (
 
 @pytest.fixture(scope="session", autouse=True)
 def no_blocking_call_on_the_loop() -> Iterator[None]:
-    """Fail where our own code waits for a file, a socket or a clock while the event loop runs. To arm it takes 5 ms."""
+    """Fail where our own code waits for a file, a socket or a clock while the event loop runs. To arm it takes 5 ms.
+
+    Engines' modules are there before, as a server has them that has started: any test may be the only one that runs.
+    """
+    for kind in engines.CONTRACTS:
+        for name in engines.names(kind):
+            engines.module(kind, name)
     with blockbuster_ctx(["compat_ws", "media_server", "pipeline", "signaling", "web"]) as guard:
         for function in guard.functions.values():
             for place in MAY_BLOCK:

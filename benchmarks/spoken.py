@@ -134,12 +134,13 @@ class Replayed:
     """What a detector said of this sound, window by window: it hears the same whatever the server does."""
 
     window_samples: int
+    lingers_ms: int
     probabilities: Sequence[float]
     windows: int = 0
 
     def open(self) -> Replayed:
         """Begin again."""
-        return Replayed(self.window_samples, self.probabilities)
+        return Replayed(self.window_samples, self.lingers_ms, self.probabilities)
 
     def probability(self, window: Pcm) -> float:
         """Return that of the next window."""
@@ -151,4 +152,5 @@ def listened(detector: VoiceActivityDetector, pcm: Pcm) -> Replayed:
     """Let a detector hear it once. Blocks."""
     ear = detector.open()
     windows = pcm[: len(pcm) // ear.window_samples * ear.window_samples].reshape(-1, ear.window_samples)
-    return Replayed(ear.window_samples, [ear.probability(window) for window in windows])
+    lingers_ms = getattr(ear, "lingers_ms", 0)
+    return Replayed(ear.window_samples, lingers_ms, [ear.probability(window) for window in windows])

@@ -47,7 +47,10 @@ class Usable:
 
 
 class SpeechProbability(Protocol):
-    """One session's detector state. ``probability`` takes exactly ``window_samples`` and needs under 1 ms."""
+    """One session's detector state. ``probability`` takes exactly ``window_samples`` and needs under 1 ms.
+
+    One with an attribute ``lingers_ms`` may take so much of the silence after speech for speech; it is told apart.
+    """
 
     window_samples: int
 

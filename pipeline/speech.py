@@ -3,12 +3,18 @@
 Hysteresis in level (``start_probability``, ``stop_probability``) and in time: speech starts when ``min_speech_ms`` of
 it has been heard, and ends when ``pause_ms`` of silence followed. Who presses a talk button speaks from the press to
 the release, whatever it sounds like. Nothing here reads a clock.
+
+A detector that lingers takes some of the silence after speech for speech. Where that is known to have been silence, by
+its level, speech ended before it: all silences, and what they decide, begin at the caller's last sample.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+
+import numpy as np
 
 from .audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, AudioTail, Framer, Pcm
 from .echo import HEARD_SAMPLES, Echo
@@ -48,9 +54,13 @@ class SpeechSegmenter:
         self._stir_samples: int | None = None
         self._onset_samples: int | None = None
 
-    def push(self, probability: float, window_samples: int) -> SpeechStarted | SpeechEnded | None:
-        """Judge the next window."""
+    def push(
+        self, probability: float, window_samples: int, lingered: Callable[[], int] = lambda: 0
+    ) -> SpeechStarted | SpeechEnded | None:
+        """Judge the next window. ``lingered`` tells how many samples before it were silent already; asked if it is."""
         begin = self._at_samples
+        if self.sounding and probability < self._least_probability:
+            self.last_speech_samples -= lingered()
         self._at_samples += window_samples
         if self._hearing is _Hearing.QUIET:
             return self._look_for_start(probability, begin)
@@ -69,6 +79,12 @@ class SpeechSegmenter:
     def sounding(self) -> bool:
         """Whether the last window was speech."""
         return self.last_speech_samples == self._at_samples
+
+    @property
+    def _least_probability(self) -> float:
+        """What the next window must have to be speech."""
+        quiet = self._hearing is _Hearing.QUIET
+        return self._settings.start_probability if quiet else self._settings.stop_probability
 
     def press(self, at_samples: int) -> SpeechStarted | None:
         """Take everything for speech from here on; tell its start unless it had started."""
@@ -103,7 +119,7 @@ class SpeechSegmenter:
         self._stir_samples = self._onset_samples = None
 
     def _look_for_start(self, probability: float, begin: int) -> SpeechStarted | None:
-        if probability < self._settings.start_probability:
+        if probability < self._least_probability:
             if self._silent_ms() >= self._settings.gap_ms:
                 self._fall_quiet()
             return None
@@ -116,7 +132,7 @@ class SpeechSegmenter:
         return SpeechStarted(self._onset_samples)
 
     def _look_for_end(self, probability: float) -> SpeechEnded | None:
-        if probability >= self._settings.stop_probability:
+        if probability >= self._least_probability:
             self.last_speech_samples = self._at_samples
         elif self._hearing is _Hearing.SPEAKING and self._silent_ms() >= self._settings.pause_ms:
             return self._pause()
@@ -135,6 +151,31 @@ class SpeechSegmenter:
         return max(self._settings.pause_ms, self._settings.gap_ms)
 
 
+LEVEL_SAMPLES, BLOCK_SAMPLES = 500 * SAMPLES_PER_MS, 4 * SAMPLES_PER_MS
+SILENT, QUIET, ABOVE = 1 / 50, 1 / 10, 1.5
+"""Of speech's level, -34 dB is silence; and, if it is below -20 dB, what is hardly louder than the silence after it."""
+
+
+def trailing_silence(spoken: Pcm, quiet: Pcm, most_samples: int) -> int:
+    """Return how many samples at the end of ``spoken`` are as silent as ``quiet``, which follows, in whole blocks."""
+    loudest = max(_levels(spoken), default=0.0)
+    noise = max(_levels(quiet), default=0.0)
+    threshold = max(SILENT * loudest, ABOVE * noise if noise < QUIET * loudest else 0.0)
+    silent = 0
+    for level in reversed(_levels(spoken[-most_samples:])):
+        if level > threshold:
+            break
+        silent += BLOCK_SAMPLES
+    return silent
+
+
+def _levels(pcm: Pcm) -> list[float]:
+    """Return the root mean square of each block; samples too few for one at the beginning are left out."""
+    blocks = pcm[len(pcm) % BLOCK_SAMPLES :].reshape(-1, BLOCK_SAMPLES).astype(np.float32)
+    levels: list[float] = np.sqrt((blocks**2).mean(axis=1)).tolist()
+    return levels
+
+
 class Ear:
     """One session's speech detection: any chunking of 16 kHz audio in, speech events out.
 
@@ -148,6 +189,7 @@ class Ear:
         self._detector = detector
         self._echo = echo
         self._judged_samples = 0
+        self._lingers_samples = getattr(detector, "lingers_ms", 0) * SAMPLES_PER_MS
         self._framer = Framer(detector.window_samples)
         self._segmenter = SpeechSegmenter(settings)
         self.tail = AudioTail(self.TAIL_S * SPEECH_RATE_HZ)
@@ -190,7 +232,16 @@ class Ear:
         probability = self._detector.probability(window)
         if self._segmenter.may_begin(probability) and self._is_echo(len(window)):
             probability = 0.0
-        return self._segmenter.push(probability, len(window))
+        return self._segmenter.push(probability, len(window), lambda: self._lingered(window))
+
+    def _lingered(self, window: Pcm) -> int:
+        """Return how much of what the detector took for speech before this window was silent."""
+        if not self._lingers_samples:
+            return 0
+        end_samples = self._judged_samples - len(window)
+        begin_samples = max(0, end_samples - LEVEL_SAMPLES)
+        spoken = self.tail.since(begin_samples)[: end_samples - begin_samples]
+        return trailing_silence(spoken, window, self._lingers_samples)
 
     def _is_echo(self, window_samples: int) -> bool:
         begin = self._judged_samples - HEARD_SAMPLES

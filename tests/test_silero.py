@@ -9,10 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.audio import SPEECH_RATE_HZ, Pcm, silence
+from benchmarks import turn_set
+from pipeline.audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, Pcm, silence
 from pipeline.engines import close, load
 from pipeline.errors import EngineUnavailable
 from pipeline.resample import Resampler
+from pipeline.speech import Ear, SpeechSettings
 from pipeline.vad import silero
 
 from .recordings import recording
@@ -28,6 +30,13 @@ def vad() -> silero.SileroVad:
 def speech(vad: silero.SileroVad, pcm: Pcm) -> list[bool]:
     state = vad.open()
     return [state.probability(pcm[i : i + WINDOW]) >= 0.5 for i in range(0, len(pcm) - WINDOW + 1, WINDOW)]
+
+
+class Plain:
+    """The network without what it says of itself."""
+
+    def __init__(self, ear: silero.SileroProbability) -> None:
+        self.window_samples, self.probability = ear.window_samples, ear.probability
 
 
 def share(windows: list[bool]) -> float:
@@ -51,6 +60,24 @@ def test_the_state_reaches_over_windows(vad: silero.SileroVad) -> None:
     carried = [state.probability(w) for w in windows]
     alone = [vad.open().probability(w) for w in windows]
     assert np.abs(np.subtract(carried, alone)).max() > 0.5
+
+
+@pytest.mark.parametrize("noise", [0, 8, 60, 200])
+@pytest.mark.parametrize("name", ["lj001-0004.wav", "lj001-0008.wav"])
+def test_a_silence_begins_with_the_last_sound(vad: silero.SileroVad, name: str, noise: int) -> None:
+    """The network itself lingers, as the second assertion says; with noise at 20 dB below a voice it is still told."""
+    spoken = turn_set.read(turn_set.RECORDINGS / name)
+    errors_ms, lingered_ms = [], []
+    for phase in range(0, WINDOW, WINDOW // 8):
+        pcm = np.concatenate([silence(SPEECH_RATE_HZ + phase), spoken, silence(SPEECH_RATE_HZ)])
+        pcm = np.clip(pcm + np.random.default_rng(1).normal(0, noise, len(pcm)), -32767, 32767).astype(np.int16)
+        ear, alone = Ear(vad.open(), SpeechSettings()), Ear(Plain(vad.open()), SpeechSettings())
+        (*_, ended), (*_, late) = ear.push(pcm), alone.push(pcm)
+        true_samples = SPEECH_RATE_HZ + phase + len(spoken)
+        errors_ms.append((ended.at_samples - true_samples) / SAMPLES_PER_MS)
+        lingered_ms.append((late.at_samples - true_samples) / SAMPLES_PER_MS)
+    assert -25 <= min(errors_ms) and max(errors_ms) < 12, errors_ms
+    assert np.mean(lingered_ms) > 20, lingered_ms
 
 
 @pytest.mark.parametrize("level", [30, 3000])

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.audio import AudioTail
+from pipeline.audio import SAMPLES_PER_MS, AudioTail, Pcm, silence
 from pipeline.events import SpeechEnded, SpeechStarted
-from pipeline.speech import Ear, SpeechSegmenter, SpeechSettings
+from pipeline.speech import Ear, SpeechSegmenter, SpeechSettings, trailing_silence
 
 from .fakes import LoudnessDetector
 
@@ -111,6 +111,45 @@ def test_speech_stirs_while_it_may_go_on() -> None:
         segmenter.push(float(char == "#"), W)
         stirring.append("!" if segmenter.stirring else " ")
     assert "".join(stirring) == " !!!    !!  "
+
+
+def _noise(ms: int, level: float) -> Pcm:
+    return np.random.default_rng(ms).normal(0, level, ms * SAMPLES_PER_MS).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("spoken", "quiet", "silent_ms"),
+    [
+        ([_noise(300, 3000), _noise(40, 20)], _noise(32, 20), 40),
+        ([_noise(300, 3000), _noise(40, 20)], silence(512), 40),
+        ([_noise(300, 3000), _noise(40, 200)], _noise(32, 200), 40),  # noise, but not above what follows
+        ([_noise(300, 3000), _noise(40, 200)], silence(512), 0),  # -24 dB, and then it ends: a quiet sound of speech
+        ([_noise(300, 3000), _noise(40, 600)], _noise(32, 600), 0),  # -14 dB: no silence, whatever follows
+        ([_noise(300, 3000), _noise(300, 20)], _noise(32, 20), 96),  # no more than what was asked for
+        ([_noise(300, 3000), _noise(8, 20), _noise(8, 3000)], _noise(32, 20), 0),
+        ([silence(0)], silence(512), 0),
+    ],
+)
+def test_silence_that_was_taken_for_speech_is_told_by_its_level(spoken: list[Pcm], quiet: Pcm, silent_ms: int) -> None:
+    assert trailing_silence(np.concatenate(spoken), quiet, 96 * SAMPLES_PER_MS) == silent_ms * SAMPLES_PER_MS
+
+
+def test_a_pause_is_as_long_as_the_silence_also_by_a_detector_that_lingers() -> None:
+    """Two windows late, it tells no pause of 80 ms from speech; by the level it is one, and begins where it began."""
+
+    class Lingering(LoudnessDetector):
+        lingers_ms = 30
+        late = 0
+
+        def probability(self, window: Pcm) -> float:
+            self.late = 2 if super().probability(window) else self.late - 1
+            return float(self.late >= 0)
+
+    sound, pause = _noise(300, 8000), silence(80 * SAMPLES_PER_MS)
+    ear = Ear(Lingering(), SpeechSettings(pause_ms=75))
+    told = ear.push(np.concatenate([sound, pause, sound, pause]))
+    ends = [event.at_samples for event in told if isinstance(event, SpeechEnded)]
+    assert ends == [len(sound), 2 * len(sound) + len(pause)]
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=40), st.randoms(use_true_random=False))

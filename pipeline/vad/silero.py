@@ -44,6 +44,8 @@ class SileroVad:
 class SileroProbability:
     """The network's memory of one session's audio."""
 
+    lingers_ms = 96
+
     def __init__(self, network: Any) -> None:
         self.window_samples = WINDOW_SAMPLES
         self._network = network

@@ -94,6 +94,11 @@ class Framer:
         self._rest = joined[whole:].copy()
         return [joined[i : i + self.window_samples] for i in range(0, whole, self.window_samples)]
 
+    def flush(self) -> Pcm:
+        """Return the incomplete window, which may be empty, and begin anew."""
+        rest, self._rest = self._rest, silence(0)
+        return rest
+
     def reset(self) -> None:
         """Forget the incomplete window."""
         self._rest = silence(0)

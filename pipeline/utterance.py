@@ -7,9 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
-import numpy as np
-
-from .audio import SPEECH_RATE_HZ, AudioFrame, Pcm, silence
+from .audio import SPEECH_RATE_HZ, AudioFrame, Framer, Pcm, silence
 from .engines import SpeechToText
 from .errors import EngineError
 from .events import Transcript
@@ -42,7 +40,7 @@ class Utterance:
         self._changed = changed
         self._failed = failed
         self._audio: asyncio.Queue[AudioFrame | None] = asyncio.Queue(QUEUE_FRAMES)
-        self._pieces: list[Pcm] = []
+        self._framer = Framer(FRAME_SAMPLES)
         self._ended = False
         self._forgotten = False
         self._pause_samples: int | None = None
@@ -51,16 +49,16 @@ class Utterance:
         self._deadline: asyncio.Timeout | None = None
 
     def feed(self, pcm: Pcm) -> None:
-        """Add a copy of 16 kHz audio, in pieces of any length; they are queued by 20 ms at least. Never blocks."""
-        self._pieces.append(pcm.copy())
-        if sum(map(len, self._pieces)) >= FRAME_SAMPLES:
-            self._enqueue()
+        """Add a copy of 16 kHz audio, in pieces of any length; it is queued in frames of 20 ms. Never blocks."""
+        for window in self._framer.push(pcm.copy()):
+            self._enqueue(window)
 
-    def _enqueue(self) -> None:
-        pcm = np.concatenate([silence(0), *self._pieces])
-        self._pieces.clear()
-        if not len(pcm):
-            return
+    def _enqueue_rest(self) -> None:
+        rest = self._framer.flush()
+        if len(rest):
+            self._enqueue(rest)
+
+    def _enqueue(self, pcm: Pcm) -> None:
         frame = AudioFrame(pcm, SPEECH_RATE_HZ, self._at_samples)
         self._at_samples += len(pcm)
         if self._audio.qsize() >= QUEUE_FRAMES - 1:
@@ -72,7 +70,7 @@ class Utterance:
 
     def settle(self) -> None:
         """The caller has fallen silent: ask for the words up to here, of an engine that hears pauses."""
-        self._enqueue()
+        self._enqueue_rest()
         self._pause_samples = self._answer = None
         if self._audio.qsize() < QUEUE_FRAMES - 1 and not self.dropped_frames:
             self._pause_samples = self._at_samples
@@ -89,7 +87,7 @@ class Utterance:
         ``settled``: there was nothing but silence since the pause asked about; the words up to there are final.
         """
         self._ended = True
-        self._enqueue()
+        self._enqueue_rest()
         self._nothing_follows = settled and self._pause_samples is not None
         if not self._nothing_follows:
             self._audio.put_nowait(None)

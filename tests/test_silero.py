@@ -76,7 +76,7 @@ def test_a_silence_begins_with_the_last_sound(vad: silero.SileroVad, name: str, 
         true_samples = SPEECH_RATE_HZ + phase + len(spoken)
         errors_ms.append((ended.at_samples - true_samples) / SAMPLES_PER_MS)
         lingered_ms.append((late.at_samples - true_samples) / SAMPLES_PER_MS)
-    assert -25 <= min(errors_ms) and max(errors_ms) < 12, errors_ms
+    assert min(errors_ms) >= -25 and max(errors_ms) < 12, errors_ms
     assert np.mean(lingered_ms) > 20, lingered_ms
 
 

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from compat_ws.multipart import FormParser, Part, boundary_of
-from pipeline import engines, remote
+from pipeline import engines, remote, remote_answer
 from pipeline.audio import SPEECH_RATE_HZ, AudioFrame, Pcm, silence
 from pipeline.engines import Kind, choose, load
 from pipeline.errors import EngineError, EngineUnavailable
@@ -38,6 +38,12 @@ SAMPLE = "sample:" + "0" * 64
 LIMIT_S = 20.0
 STOPPED_S = 3.0
 """Within which a server must have seen that its client left; it takes a millisecond."""
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for the end of an answer as long as a busy machine may take, where its connection is to be used again."""
+    monkeypatch.setattr(remote_answer, "DRAIN_S", STOPPED_S)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -210,6 +216,7 @@ def test_a_key_goes_where_it_belongs_and_no_other_key_does(kind: Kind, monkeypat
     run(main())
 
 
+@pytest.mark.usefixtures("patience")
 @each
 def test_one_connection_serves_one_request_after_the_other(kind: Kind) -> None:
     async def main() -> None:
@@ -535,6 +542,7 @@ def test_closing_the_iterator_ends_the_request_at_once(kind: Kind) -> None:
 # --- readiness
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_server_is_ready_when_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with asked("tts") as (server, created):
@@ -640,6 +648,7 @@ SPOKEN = {
 }
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("name", SPOKEN)
 @pytest.mark.parametrize("content_type", ["text/event-stream; charset=utf-8", "text/plain", "application/octet-stream"])
 def test_llm_understands_the_streams_that_servers_send(name: str, content_type: str) -> None:
@@ -898,6 +907,7 @@ async def heard_by(ear: Answer, **settings: str) -> AsyncIterator[tuple[ApiServe
         yield server, stt
 
 
+@pytest.mark.usefixtures("patience")
 def test_stt_of_ours_hears_the_caller_while_they_speak() -> None:
     """The utterance goes on only when what was said so far has been heard: a collected one would wait for ever."""
     said = 0
@@ -934,6 +944,7 @@ def test_stt_of_ours_hears_the_caller_while_they_speak() -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("patience")
 def test_stt_of_others_gets_the_utterance_as_a_wav_file() -> None:
     forms: list[dict[str, Any]] = []
 

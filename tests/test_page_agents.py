@@ -203,7 +203,7 @@ def test_an_agent_that_somebody_deleted_meanwhile_can_be_added_again(server: Ser
     tab.page.wait_for_selector("#agent-form [role=alert]:not(:empty)")
     assert "deleted this agent meanwhile" in tab.page.inner_text("#agent-form [role=alert]")
     button(tab, "Add agent").click()
-    tab.page.wait_for_selector("[data-agent=ghost]")
+    button(tab, "Save").wait_for()
     assert ask(server, "GET", "agents/ghost")[1]["greeting"] == "Boo."
     tab.check_clean("status of 404")
 

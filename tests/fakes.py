@@ -31,9 +31,10 @@ class LoudnessDetector:
 
 @dataclass
 class FakeStt:
-    """Says ``texts`` one utterance after another, ``delay_s`` after its end; partials word by word as audio comes.
+    """Says ``texts`` one utterance after another, ``delay_s`` after its end.
 
-    One that ``hears_pauses`` says at each of them the words that were said by then, one each ``s_per_word``.
+    ``partials``: word by word as audio comes, one each ``s_per_word``. One that ``hears_pauses`` says at each of them the
+    words that were said by then.
     """
 
     texts: Sequence[str] = ("hello there",)
@@ -53,18 +54,17 @@ class FakeStt:
         self.calls += 1
         self.prompts.append(prompt)
         words = text.split()
-        count = 0
-        heard_s = 0.0
+        told, heard_s = 0, 0.0
         async for frame in frames:
             self.frames.append(frame)
-            count += 1
             heard_s += frame.duration_s
+            said = min(len(words), int(heard_s / self.s_per_word + 1e-6))
             if not len(frame.pcm):
                 await asyncio.sleep(self.delay_s)
-                said = " ".join(words[: int(heard_s / self.s_per_word)])
-                yield Transcript(said, False, language, frame.pts)
-            if self.partials and count % 10 == 0 and count // 10 <= len(words):
-                yield Transcript(" ".join(words[: count // 10]), False, language)
+                yield Transcript(" ".join(words[:said]), False, language, frame.pts)
+            elif self.partials and said > told:
+                told = said
+                yield Transcript(" ".join(words[:said]), False, language)
         if self.fail is not None:
             raise self.fail
         await asyncio.sleep(self.delay_s)

@@ -75,11 +75,11 @@ def test_a_click_is_not_even_a_pause() -> None:
 
 @pytest.mark.parametrize("partials", [False, True], ids=["words at the end", "words as they come"])
 def test_words_take_the_floor_from_an_agent_that_fell_silent_long_before(partials: bool) -> None:
-    played = over_it("#" * 40, "no please stop", partials=partials)
+    played = over_it("#" * 40, "no please stop", partials=partials, s_per_word=0.5)
     [cut] = played.all(ReplyInterrupted)
     assert ANSWER.startswith(cut.heard) and cut.heard
     spoken_ms = played.at(ReplyInterrupted) - ONSET_MS
-    assert spoken_ms == (240 if partials else 900), "with the first word; else with the words of the pause"
+    assert spoken_ms == (200 if partials else 900), "with the first word; else with the words of the pause"
     assert max(ms for ms in played.audible() if ms < ONSET_MS + 900) <= ONSET_MS + 80 + FRAME_MS
     assert [turn.text for turn in played.all(TurnEnded)] == ["tell me", "no please stop"]
 

@@ -28,9 +28,8 @@ from pipeline.resample import Resampler
 from pipeline.speech import SpeechSegmenter, SpeechSettings
 
 from .loss import table
-from .receive_path import RECORDINGS
 from .servers import machine
-from .turn_set import VOICES, read, say
+from .turn_set import RECORDINGS, VOICES, read, say, trimmed
 
 TEXTS = {
     "tuned on": "I would like to tell you about our opening hours. We are open from nine to five, Monday to Friday.",
@@ -86,7 +85,7 @@ def agents(half: str) -> Iterator[tuple[str, Pcm]]:
     for voice in VOICES[half]:
         yield voice, _pcm(_levelled(_resampled(say(TEXTS[half], voice, 1.0), SPEECH_RATE_HZ, VOICE_RATE_HZ)))
     for name in PEOPLE[half]:
-        yield name, _pcm(_levelled(_resampled(read(RECORDINGS / name), SPEECH_RATE_HZ, VOICE_RATE_HZ)))
+        yield name, _pcm(_levelled(_resampled(trimmed(read(RECORDINGS / name)), SPEECH_RATE_HZ, VOICE_RATE_HZ)))
 
 
 def returned(agent: Pcm, way: Way, caller: Floats | None = None) -> Pcm:
@@ -231,7 +230,7 @@ def _caller_row(judge: Judge, half: str, name: str, way: Way | None, gain_db: fl
     speech, late_ms, missed = list[Window](), list[float](), 0
     for who, agent in agents(half):
         for person in set(PEOPLE[half]) - {who}:
-            spoken = _levelled(read(RECORDINGS / person)) * 10 ** (gain_db / 20)
+            spoken = _levelled(trimmed(read(RECORDINGS / person))) * 10 ** (gain_db / 20)
             caller = np.concatenate([np.zeros(ONSET_MS * SAMPLES_PER_MS), spoken])
             caller = caller[: len(agent) * SPEECH_RATE_HZ // VOICE_RATE_HZ]
             alone = judge.windows(None, returned(np.zeros(len(agent), np.int16), Way(0, -90), caller))

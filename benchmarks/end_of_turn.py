@@ -7,10 +7,11 @@ is after 100 ms, and says how long to wait (`pipeline.endpointing`). The shortes
 together until the median wait at the ends of turns is the one of the column; the longest stays. So each column compares
 what is equally fast. "shipped" are the settings as they ship.
 
-Speech is synthesized, and stands in for people's: pauses, hesitations, lists and spelled numbers are where somebody put
-them in `benchmarks.turn_set`, and the voices' melody is a rule's. Words are what was said: without marks, as
-PocketSphinx writes, or with them, as Whisper may; ``--recognizer`` has them recognized instead. What was tuned was
-tuned on one half of the sentences and voices; the other half is held out.
+Three sets. Two are synthesized, and stand in for people's: pauses, hesitations, lists and spelled numbers are where
+somebody put them in `benchmarks.turn_set`, and the voices' melody is a rule's; what was tuned was tuned on the one, and
+the other is held out. The third are recorded people (`benchmarks.people`), on whom nothing was tuned: few, none of them
+on the telephone, and where they did not pause they are cut. Words are what was said: without marks, as PocketSphinx
+writes, or with them, as Whisper may; ``--recognizer`` has them recognized instead.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pipeline.turn import _words
 from pipeline.turn_settings import TurnSettings
 
 from . import turn_set
+from .people import LENGTHS, TEXTS, People, people, readings
 from .servers import machine
 from .turn_set import Item
 
@@ -43,6 +45,8 @@ SHIPPED = TurnSettings()
 LEAST, MOST, HALVINGS = 0.02, 20.0, 24
 DRAWN = 200
 """Sets drawn from this one, sentence by sentence, for an interval."""
+CERTAIN = 1e-6
+"""A probability is no nearer to 0 or 1, as log-odds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,13 @@ class Judged:
         return float(np.mean([pause_ms > wait(probability) for probability, pause_ms in self.pauses]))
 
     def cut_off_at(self, median_ms: float) -> float:
-        """Return the share of false cut-offs where the median wait is this one."""
+        """Return the share of false cut-offs where the median wait is this one; NaN where it is longer at any scale.
+
+        The longest wait is not scaled, and an engine that takes most ends for pauses waits for it.
+        """
         low, high = LEAST, MOST
+        if not self.ends or self.wait_ms(low) > median_ms:
+            return float(np.nan)
         for _ in range(HALVINGS):
             scale = (low * high) ** 0.5
             low, high = (scale, high) if self.wait_ms(scale) < median_ms else (low, scale)
@@ -99,7 +108,7 @@ def share_of_silence(items: Sequence[Item], given: Sequence[float]) -> tuple[flo
     def share(indices: Sequence[int]) -> float:
         drawn = [items[i] for i in indices]
         alone = of(drawn, [NO_OPINION] * len(drawn)).cut_off_at(AT_MS) if turn_set.pauses(drawn) else 0.0
-        return of(drawn, [given[i] for i in indices]).cut_off_at(AT_MS) / alone if alone else np.nan
+        return of(drawn, [given[i] for i in indices]).cut_off_at(AT_MS) / alone if alone > 0 else np.nan
 
     shares = [share([i for turn in dice.choices(turns, k=len(turns)) for i in turn]) for _ in range(DRAWN)]
     low, high = np.nanpercentile(shares, [2.5, 97.5])
@@ -140,8 +149,18 @@ async def rows(items: Sequence[Item], stt: Any, smart_turn: Any) -> dict[str, li
         given["heuristic, recognized words"] = await judgments(heuristic, items, await recognized(stt, items))
     if smart_turn is not None:
         given["smart_turn"] = await judgments(smart_turn, items, unheard)
+        given["smart_turn and words without marks"] = _both(
+            given["smart_turn"], given["heuristic, words without marks"]
+        )
     await aclose(heuristic)
     return given
+
+
+def _both(some: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Return the probabilities of the mean log-odds of two engines: a candidate, and no engine of ours yet."""
+    odds = np.clip(np.array([some, others]), CERTAIN, 1 - CERTAIN)
+    log_odds = np.log(odds / (1 - odds)).mean(axis=0)
+    return [float(probability) for probability in 1 / (1 + np.exp(-log_odds))]
 
 
 def report(items: Sequence[Item], given: Mapping[str, Sequence[float]]) -> str:
@@ -152,7 +171,8 @@ def report(items: Sequence[Item], given: Mapping[str, Sequence[float]]) -> str:
     shares = [f"\nfalse cut-offs at {AT_MS} ms as a share of those of silence, and where it lies in 95 % of such sets"]
     for name, probabilities in given.items():
         one = of(items, probabilities)
-        cells = "".join(f"{100 * one.cut_off_at(ms):9.1f}" for ms in MEDIANS_MS)
+        rates = [one.cut_off_at(ms) for ms in MEDIANS_MS]
+        cells = "".join(f"{'-':>9}" if np.isnan(rate) else f"{100 * rate:9.1f}" for rate in rates)
         lines.append(f"{name:40}{cells}  {100 * one.cut_off(1.0):.1f} at {one.wait_ms(1.0):.0f} ms")
         if name != "silence":
             share, low, high = share_of_silence(items, probabilities)
@@ -176,16 +196,34 @@ async def effects(items: Sequence[Item]) -> str:
     return "\n".join(lines)
 
 
-async def of_people(items: Sequence[Item]) -> str:
-    """Return how long recorded speakers would have to wait at the end of what they said."""
-    heuristic = load("turn", "heuristic", {})
+def of_people(found: People, given: Mapping[str, Sequence[float]]) -> str:
+    """Return the tables of recorded people: where they paused, where they were cut, and both."""
+    ends, paused, cut = (len(places) for places in (found.ends, found.paused, found.cut))
+    tables = [
+        f"people: {ends} ends of sentences, {paused} places where they paused, {cut} where they were cut,"
+        f" {LENGTHS} pauses at each place; {len(TEXTS)} recordings, drawn one by one"
+    ]
+    places = [*found.ends, *found.paused, *found.cut]
+    for name, indices in (
+        ("where they paused", range(ends + paused)),
+        ("where they were cut", [*range(ends), *range(ends + paused, len(places))]),
+        ("both", range(len(places))),
+    ):
+        items = readings([places[i] for i in indices], random.Random(turn_set.SEED))
+        judged = {row: [by_place[i] for i in indices for _ in range(LENGTHS)] for row, by_place in given.items()}
+        tables.append(f"people, {name}\n{report(items, judged)}")
+    return "\n\n".join(tables)
+
+
+def waits(found: People, given: Mapping[str, Sequence[float]]) -> str:
+    """Return how long recorded people have to wait at the end of what they said, in ms by each row."""
     wait = Endpointing(SHIPPED, Asks.AGAIN).wait_ms
-    lines = ["wait in ms at the end of recorded speech: by the words, and by the voice alone"]
-    for item in items:
-        by_words, by_voice = [wait(await heuristic.is_complete(item.heard, w, "en")) for w in (item.words, "")]
-        lines.append(f"{by_words:6}{by_voice:6}  {item.words}")
-    await aclose(heuristic)
-    return "\n".join(lines)
+    lines = ["wait in ms at the ends of what people said"]
+    lines += [
+        f"{name:40}" + "".join(f"{wait(probability):6}" for probability in by_place[: len(found.ends)])
+        for name, by_place in given.items()
+    ]
+    return "\n".join([*lines, *(f"  {item.words}" for item in found.ends)])
 
 
 def measure(*, with_cues: bool, recognizer: str) -> None:
@@ -195,18 +233,19 @@ def measure(*, with_cues: bool, recognizer: str) -> None:
     smart_turn = load("turn", "smart_turn", os.environ) if here else None
     stt = load("stt", recognizer, os.environ) if recognizer else None
     halves = {half: turn_set.synthesized(half) for half in turn_set.VOICES}
-    people = turn_set.recorded()
+    recorded = people()
 
     async def print_all() -> None:
         for half, items in halves.items():
             pauses = len(turn_set.pauses(items))
             print(f"\n{half}: {pauses} pauses, {len(items) - pauses} ends, {len(turn_set.VOICES[half])} voices")
             print(report(items, await rows(items, stt, smart_turn)))
+        given = await rows([*recorded.ends, *recorded.paused, *recorded.cut], stt, smart_turn)
+        print(f"\n{of_people(recorded, given)}\n\n{waits(recorded, given)}")
         if smart_turn is None:
             print(f"\nsmart_turn was not measured: {found.lacks or 'its model is not here'}")
         if with_cues:
             print(f"\n{await effects([item for items in halves.values() for item in items])}")
-        print(f"\n{await of_people(people)}")
         for engine in (smart_turn, stt):
             await aclose(engine)
 
@@ -219,7 +258,9 @@ def main() -> None:
     parser.add_argument("--cues", action="store_true", help="also print what each cue of the heuristic is worth")
     parser.add_argument("--recognizer", default="", help="a speech-to-text engine, for recognized words")
     options = parser.parse_args()
-    print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine()}; synthesized speech, a stand-in for people's")
+    print(
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine()}; synthesized speech, a stand-in for people's, and people"
+    )
     measure(with_cues=options.cues, recognizer=options.recognizer)
 
 

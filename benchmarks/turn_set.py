@@ -1,4 +1,4 @@
-"""Turns with marked pauses, spoken by espeak-ng or recorded: what `benchmarks.end_of_turn` judges.
+"""Turns with marked pauses, spoken by espeak-ng: what `benchmarks.end_of_turn` judges, beside `benchmarks.people`.
 
 In turns.txt ``|`` is a pause within the turn, and the end of a line its end. Everything random comes from one seed, but
 for espeak-ng's own hiss. Half of the sentences, in half of the voices, are for tuning; the others, in other voices, are
@@ -33,13 +33,6 @@ VOICES = {"tuned on": ("en-us", "en-gb+f2", "en-gb-scotland+m3"), "held out": ("
 
 TURNS = (Path(__file__).parent / "turns.txt").read_text().splitlines()
 
-RECORDED = (
-    ("austen-0880.wav", "he was not an ill disposed young man"),
-    ("go-forward.wav", "go forward ten meters"),
-    ("lj001-0008.wav", "has never been surpassed"),
-    ("lj001-0004.wav", "produced the block books which were the immediate predecessors of the true printed book"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -59,11 +52,6 @@ def synthesized(half: str) -> list[Item]:
     dice = random.Random(f"{SEED} {half}")
     turns = TURNS[0 if half == "tuned on" else 1 :: 2]
     return [item for voice in VOICES[half] for turn in turns for item in _spoken(turn, voice, dice)]
-
-
-def recorded() -> list[Item]:
-    """Return the ends of what people said."""
-    return [Item(words, _with_silence(read(RECORDINGS / name)), words, None) for name, words in RECORDED]
 
 
 def _spoken(turn: str, voice: str, dice: random.Random) -> Iterator[Item]:
@@ -95,10 +83,10 @@ def say(text: str, voice: str, speed: float) -> Pcm:
 
     espeak.speak(text, identifier, round(WORDS_PER_MINUTE * speed), keep)
     resampler = Resampler(espeak.rate_hz, SPEECH_RATE_HZ)
-    return _trimmed(np.concatenate([*(resampler.push(piece) for piece in pieces), resampler.flush()]))
+    return trimmed(np.concatenate([*(resampler.push(piece) for piece in pieces), resampler.flush()]))
 
 
-def _trimmed(pcm: Pcm) -> Pcm:
+def trimmed(pcm: Pcm) -> Pcm:
     """Return it from the first to the last 10 ms that are not nearly silent."""
     window = 10 * SAMPLES_PER_MS
     windows = np.abs(pcm[: len(pcm) // window * window].reshape(-1, window).astype(np.int32)).max(axis=1)
@@ -113,9 +101,9 @@ def _with_silence(sound: Pcm) -> Pcm:
 
 
 def read(path: Path) -> Pcm:
-    """Return a recording without the silence around it."""
+    """Return a recording as it is."""
     with wave.open(str(path)) as file:
-        return _trimmed(np.frombuffer(file.readframes(file.getnframes()), np.int16))
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16)
 
 
 def plain(words: str) -> str:

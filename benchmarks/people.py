@@ -1,0 +1,190 @@
+"""What recorded people say, and where they pause or might: the half of `benchmarks.end_of_turn` that nobody wrote.
+
+people.txt has the words of each recording, with the marks of the book or speech that it is from; a script finds the
+places. PocketSphinx is told the words and says when each is spoken (forced alignment); a place is taken only where the
+level falls there, too. Nothing was tuned on any of it.
+
+- *Ends*: of recordings that end in a full stop. Of the others the sentence goes on in its source, behind a pause (at
+  which they were cut out of it), so the end of such a recording is a pause within a turn.
+- *Paused*: where the speaker fell silent for ``PAUSE_MS`` or more, and those ends. They sound as pauses do.
+- *Cut*: after any other word behind which the level falls, as if the speaker stopped there to think. Who does so draws
+  the word out or says "uh"; here one word runs into the next, and that is not how a hesitation sounds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, Pcm
+
+from .turn_set import JUDGED_MS, LONGEST_MS, RECORDINGS, SEED, SHORTEST_MS, Item, plain, read
+
+TEXTS = dict(line.split("\t") for line in (Path(__file__).parent / "people.txt").read_text().splitlines())
+"""File name to what is said in it, with marks."""
+
+FRAME_MS = 10
+"""The aligner's, and of which levels are taken."""
+FRAME_SAMPLES = FRAME_MS * SAMPLES_PER_MS
+FADE_MS = 5
+PAUSE_MS = 200
+"""From here on quiet is a pause: the closures of one stop and the next ("printed book") last nearly as long."""
+QUIET_DB = 22.0
+"""Quiet is so far below a recording's loud parts."""
+DIP_DB = 15.0
+"""Between two words there is a place where the level is so far below both."""
+NEAR = 50 // FRAME_MS
+"""The aligner and the level agree where they are no farther apart."""
+LENGTHS = 10
+"""Pauses tried at each place, from short to long."""
+
+Levels = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class People:
+    """What is said up to each place; the pauses have no length yet, which is given as 0."""
+
+    ends: list[Item] = field(default_factory=list)
+    paused: list[Item] = field(default_factory=list)
+    cut: list[Item] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Where a word lies, in frames; its end is the first frame behind it."""
+
+    begin: int
+    end: int
+
+    @property
+    def middle(self) -> int:
+        """Half of it."""
+        return (self.begin + self.end) // 2
+
+
+def people(names: Iterable[str] = TEXTS) -> People:
+    """Return the places of these recordings. Blocks for some tenths of a second each."""
+    found = People()
+    for name in names:
+        _find(read(RECORDINGS / name), TEXTS[name], found)
+    return found
+
+
+def readings(places: Sequence[Item], dice: random.Random) -> list[Item]:
+    """Return each place ``LENGTHS`` times; pauses with lengths that are drawn from as many equal parts of the scale."""
+    return [_lasting(place, (part + dice.random()) / LENGTHS) for place in places for part in range(LENGTHS)]
+
+
+def _lasting(place: Item, share: float) -> Item:
+    pause_ms = SHORTEST_MS * (LONGEST_MS / SHORTEST_MS) ** share
+    return place if place.pause_ms is None else replace(place, pause_ms=pause_ms)
+
+
+def _find(pcm: Pcm, text: str, found: People) -> None:
+    levels_db = _levels_db(pcm)
+    quiet_db = float(np.percentile(levels_db, 95)) - QUIET_DB
+    spoken, room = aligned(pcm, plain(text)), _room(pcm, levels_db)
+    begin = _first_loud(levels_db >= quiet_db, spoken[0].begin - NEAR)
+
+    def item(end: int, words: int, pause_ms: float | None) -> Item:
+        sound = pcm[begin * FRAME_SAMPLES : end * FRAME_SAMPLES]
+        return Item(text, np.concatenate([_faded(sound), room]), " ".join(text.split()[:words]), pause_ms)
+
+    for count, (word, following) in enumerate(pairwise(spoken), 1):
+        paused, cut = _pause(levels_db, quiet_db, word, following), _dip(levels_db, quiet_db, word, following)
+        if paused is not None:
+            found.paused.append(item(paused, count, 0.0))
+        elif cut is not None:
+            found.cut.append(item(cut, count, 0.0))
+    last = _loud_before(levels_db >= quiet_db, spoken[-1].end + NEAR)
+    is_end = text.endswith(".")
+    (found.ends if is_end else found.paused).append(item(last, len(spoken), None if is_end else 0.0))
+
+
+def _first_loud(loud: NDArray[np.bool_], frame: int) -> int:
+    """Return the first loud frame from this one on."""
+    return max(0, frame) + int(loud[max(0, frame) :].argmax())
+
+
+def _loud_before(loud: NDArray[np.bool_], frame: int) -> int:
+    """Return the end of the last loud frame before this one."""
+    return min(frame, len(loud)) - int(loud[:frame][::-1].argmax())
+
+
+def _room(pcm: Pcm, levels_db: Levels) -> Pcm:
+    """Return a silence as it sounds where this was recorded: noise with the spectrum and level of its quietest frames.
+
+    Digital silence is what no microphone sends; behind white noise Silero takes 200 ms longer to find it.
+    """
+    order = levels_db[levels_db > 0].argsort()[: max(1, len(levels_db) // 20)]
+    quiet = _frames(pcm)[levels_db > 0][order]
+    power = (np.abs(np.fft.rfft(quiet * np.hanning(FRAME_SAMPLES))) ** 2).mean(axis=0)
+    samples = JUDGED_MS * SAMPLES_PER_MS
+    shape = np.sqrt(np.interp(np.linspace(0, 1, samples // 2 + 1), np.linspace(0, 1, len(power)), power))
+    dice = np.random.default_rng(SEED)
+    noise = np.fft.irfft(shape * np.exp(2j * np.pi * dice.random(len(shape))), samples)
+    return (noise * np.sqrt((quiet**2).mean() / (noise**2).mean())).astype(np.int16)
+
+
+def _faded(sound: Pcm) -> Pcm:
+    """Return it without a click at its end."""
+    gain = np.minimum(1.0, np.arange(len(sound), 0, -1) / (FADE_MS * SAMPLES_PER_MS))
+    return (sound * gain).astype(np.int16)
+
+
+def _frames(pcm: Pcm) -> NDArray[np.float64]:
+    return pcm[: len(pcm) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES).astype(np.float64)
+
+
+def _levels_db(pcm: Pcm) -> Levels:
+    levels: Levels = 10 * np.log10((_frames(pcm) ** 2).mean(axis=1) + 1)
+    return levels
+
+
+def aligned(pcm: Pcm, words: str) -> list[Word]:
+    """Return where each of the words is spoken. Blocks. Raises LookupError where the sound does not fit them."""
+    from pocketsphinx import Decoder
+
+    decoder = Decoder(lm=None, samprate=SPEECH_RATE_HZ, loglevel="FATAL")
+    decoder.set_align_text(words)
+    decoder.start_utt()
+    decoder.process_raw(pcm.tobytes(), full_utt=True)
+    decoder.end_utt()
+    spoken = [
+        (segment.word.partition("(")[0], Word(segment.start_frame, segment.end_frame + 1))
+        for segment in decoder.seg() or ()
+        if not segment.word.startswith(("<", "["))
+    ]
+    if [word for word, _ in spoken] != words.split():
+        raise LookupError(f"PocketSphinx cannot align {words!r}: the recording has other words")
+    return [where for _, where in spoken]
+
+
+def _pause(levels_db: Levels, quiet_db: float, word: Word, following: Word) -> int | None:
+    """Return where a pause between two words begins, if they are parted by one."""
+    runs = _quiet_runs(levels_db[word.middle : following.middle] < quiet_db, word.middle)
+    begin, end = max(runs, key=lambda run: run[1] - run[0], default=(0, 0))
+    agree = begin <= following.begin + NEAR and end >= word.end - NEAR
+    return begin if agree and (end - begin) * FRAME_MS >= PAUSE_MS else None
+
+
+def _quiet_runs(quiet: NDArray[np.bool_], offset: int) -> Iterator[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]]).astype(int)))
+    yield from ((int(begin) + offset, int(end) + offset) for begin, end in edges.reshape(-1, 2))
+
+
+def _dip(levels_db: Levels, quiet_db: float, word: Word, following: Word) -> int | None:
+    """Return where a word ends whose end the level tells as well: before the quiet in which the level is lowest."""
+    around = levels_db[word.end - NEAR : word.end + NEAR + 1]
+    lowest = int(around.argmin())
+    top_db = min(levels_db[word.begin : word.end].max(), levels_db[following.begin : following.end].max())
+    if lowest in (0, len(around) - 1) or around[lowest] > top_db - DIP_DB:
+        return None
+    return _loud_before(levels_db >= quiet_db, word.end - NEAR + lowest)

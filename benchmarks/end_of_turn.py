@@ -98,7 +98,8 @@ async def judgments(turn: Any, items: Sequence[Item], words: Sequence[str]) -> l
 def share_of_silence(items: Sequence[Item], given: Sequence[float]) -> tuple[float, float, float]:
     """Return the false cut-offs at ``AT_MS`` as a share of those of silence alone, and its interval of 95 %.
 
-    The interval is that of sets which are drawn from this one, all readings of a sentence at once.
+    The interval is that of sets which are drawn from this one, all readings of a sentence at once. NaN where the engine
+    reaches that wait in none of them.
     """
     readings: dict[str, list[int]] = {}
     for i, item in enumerate(items):
@@ -111,7 +112,7 @@ def share_of_silence(items: Sequence[Item], given: Sequence[float]) -> tuple[flo
         return of(drawn, [given[i] for i in indices]).cut_off_at(AT_MS) / alone if alone > 0 else np.nan
 
     shares = [share([i for turn in dice.choices(turns, k=len(turns)) for i in turn]) for _ in range(DRAWN)]
-    low, high = np.nanpercentile(shares, [2.5, 97.5])
+    low, high = np.percentile([one for one in shares if not np.isnan(one)] or [np.nan], [2.5, 97.5])
     return share(range(len(items))), float(low), float(high)
 
 
@@ -149,14 +150,14 @@ async def rows(items: Sequence[Item], stt: Any, smart_turn: Any) -> dict[str, li
         given["heuristic, recognized words"] = await judgments(heuristic, items, await recognized(stt, items))
     if smart_turn is not None:
         given["smart_turn"] = await judgments(smart_turn, items, unheard)
-        given["smart_turn and words without marks"] = _both(
+        given["smart_turn and words without marks"] = together(
             given["smart_turn"], given["heuristic, words without marks"]
         )
     await aclose(heuristic)
     return given
 
 
-def _both(some: Sequence[float], others: Sequence[float]) -> list[float]:
+def together(some: Sequence[float], others: Sequence[float]) -> list[float]:
     """Return the probabilities of the mean log-odds of two engines: a candidate, and no engine of ours yet."""
     odds = np.clip(np.array([some, others]), CERTAIN, 1 - CERTAIN)
     log_odds = np.log(odds / (1 - odds)).mean(axis=0)
@@ -176,7 +177,7 @@ def report(items: Sequence[Item], given: Mapping[str, Sequence[float]]) -> str:
         lines.append(f"{name:40}{cells}  {100 * one.cut_off(1.0):.1f} at {one.wait_ms(1.0):.0f} ms")
         if name != "silence":
             share, low, high = share_of_silence(items, probabilities)
-            shares.append(f"{name:40}{share:9.2f}  {low:.2f} to {high:.2f}")
+            shares.append(f"{name:40}" + ("        -" if np.isnan(share) else f"{share:9.2f}  {low:.2f} to {high:.2f}"))
     return "\n".join(lines + shares)
 
 
@@ -258,9 +259,7 @@ def main() -> None:
     parser.add_argument("--cues", action="store_true", help="also print what each cue of the heuristic is worth")
     parser.add_argument("--recognizer", default="", help="a speech-to-text engine, for recognized words")
     options = parser.parse_args()
-    print(
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine()}; synthesized speech, a stand-in for people's, and people"
-    )
+    print(f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine()}; espeak-ng's voices, then people's")
     measure(with_cues=options.cues, recognizer=options.recognizer)
 
 

@@ -149,11 +149,14 @@ def _levels_db(pcm: Pcm) -> Levels:
 
 
 def aligned(pcm: Pcm, words: str) -> list[Word]:
-    """Return where each of the words is spoken. Blocks. Raises LookupError where the sound does not fit them."""
+    """Return where each word is spoken. Blocks. Raises LookupError for unknown words, and for too little sound."""
     from pocketsphinx import Decoder
 
     decoder = Decoder(lm=None, samprate=SPEECH_RATE_HZ, loglevel="FATAL")
-    decoder.set_align_text(words)
+    try:
+        decoder.set_align_text(words)
+    except RuntimeError as error:
+        raise LookupError(f"PocketSphinx's dictionary lacks one of the words of {words!r}") from error
     decoder.start_utt()
     decoder.process_raw(pcm.tobytes(), full_utt=True)
     decoder.end_utt()
@@ -163,7 +166,7 @@ def aligned(pcm: Pcm, words: str) -> list[Word]:
         if not segment.word.startswith(("<", "["))
     ]
     if [word for word, _ in spoken] != words.split():
-        raise LookupError(f"PocketSphinx cannot align {words!r}: the recording has other words")
+        raise LookupError(f"PocketSphinx cannot find {words!r} in so much sound")
     return [where for _, where in spoken]
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import turn_set
+from benchmarks import end_of_turn, turn_set
 from benchmarks.end_of_turn import SHIPPED, Judged, measure
+from benchmarks.people import people
 from pipeline.audio import SPEECH_RATE_HZ
 from pipeline.speech import SpeechSegmenter, SpeechSettings
 from pipeline.vad.silero import create as silero
@@ -18,7 +19,9 @@ from .tiny_smart_turn import build
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let there be few turns, none of the developer's settings, and one voice a half."""
+    """Let there be few turns and recordings, none of the developer's settings, and one voice a half."""
+    monkeypatch.setattr(end_of_turn, "DRAWN", 20)
+    monkeypatch.setattr(end_of_turn, "people", lambda: people(["go-forward.wav", "lj001-0004.wav"]))
     monkeypatch.setattr(
         turn_set, "TURNS", ["Yes.", "No.", "I want | tea.", "Um | hello.", "Red, | green.", "It's in | May."]
     )
@@ -70,10 +73,11 @@ def test_it_prints_a_row_for_each_engine_and_says_what_it_lacks(few: None, capsy
     measure(with_cues=True, recognizer="scripted")
     out = capsys.readouterr().out
     assert "tuned on: 2 pauses, 3 ends, 1 voices" in out and "held out: 2 pauses, 3 ends, 1 voices" in out
-    assert (out.count("\nsilence "), out.count("\nheuristic, recognized words ")) == (2, 4)
+    assert "people: 1 ends of sentences, 2 places where they paused, 8 where they were cut" in out
+    assert (out.count("\nsilence "), out.count("\nheuristic, recognized words ")) == (6, 11)
     assert "smart_turn was not measured: a model: pipecat-ai/smart-turn-v3 is not here" in out
     assert "a word that wants another                    -3.5" in out
-    assert "he was not an ill disposed young man" in out
+    assert out.count("\n  Go forward ten meters.\n") == 1 and "true printed book" not in out, "where people end"
 
 
 def test_it_measures_smart_turn_where_a_model_is(
@@ -82,4 +86,5 @@ def test_it_measures_smart_turn_where_a_model_is(
     monkeypatch.setenv("VOCAL_SMART_TURN_MODEL", str(build(tmp_path / "turn.onnx")))
     measure(with_cues=False, recognizer="")
     out = capsys.readouterr().out
-    assert out.count("\nsmart_turn ") == 4 and "was not measured" not in out
+    assert out.count("\nsmart_turn  ") == out.count("\nsmart_turn and words without marks  ") == 11
+    assert "was not measured" not in out

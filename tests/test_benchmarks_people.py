@@ -99,7 +99,7 @@ def test_a_pause_that_is_put_between_words_is_found_and_a_shorter_one_is_not(mon
     pcm = read(RECORDINGS / name)
     [before, after] = [people([name]).cut[1], aligned(pcm, "go forward ten meters")[1].end * 160]
     assert before.words == "Go forward" and not people([name]).paused
-    for pause_ms, is_pause in ((PAUSE_MS + 200, True), (PAUSE_MS - 190, False)):
+    for pause_ms, is_pause in ((PAUSE_MS + 200, True), (PAUSE_MS - 160, False)):
         room = np.tile(before.heard[-JUDGED_SAMPLES:], 10)[: pause_ms * SAMPLES_PER_MS]
         slow = np.concatenate([pcm[:after], room, pcm[after:]])
         monkeypatch.setattr("benchmarks.people.read", lambda _, slow=slow: slow)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.end_of_turn import Judged, of_people, together
+from benchmarks.end_of_turn import Judged, of_people, rows, together
 from benchmarks.people import LENGTHS, PAUSE_MS, QUIET_DB, TEXTS, People, aligned, people, readings
 from benchmarks.turn_set import JUDGED_MS, LONGEST_MS, RECORDINGS, SHORTEST_MS, Item, plain, read
 from pipeline.audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, Pcm, silence
@@ -130,6 +133,19 @@ def test_one_who_knows_cuts_nobody_off_and_each_table_has_its_own_places(
     assert cells(first, "knows of cuts") == cells(first, "silence"), "of pauses it knows no more than silence"
     for rate, alone in zip(cells(both, "knows of cuts"), cells(both, "silence"), strict=True):
         assert 0.0 < rate < alone / 2
+
+
+def test_the_documented_tables_are_what_it_prints(found: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the rows that need neither a model nor a recognizer; drawn by a seed, they are the same everywhere."""
+    monkeypatch.setattr("benchmarks.end_of_turn.DRAWN", 5)
+    given = asyncio.run(rows([*found.ends, *found.paused, *found.cut], None, None))
+    document = Path("docs/latency.md").read_text().split("| people, ")[1:]
+    for printed, written in zip(of_people(found, given).split("\npeople, ")[1:], document, strict=True):
+        assert printed.splitlines()[0] == written.partition(":")[0]
+        for row in given:
+            [documented] = re.findall(rf"^\| {row} \|(.*)\|$", written, re.MULTILINE)[:1]
+            figures = [int(figure) for figure in re.findall(r"(\d+) %", documented)[:5]]
+            assert figures == pytest.approx(cells(printed, row), abs=0.6), row
 
 
 def test_a_wait_that_no_scale_reaches_is_not_a_figure() -> None:

@@ -33,8 +33,8 @@ class LoudnessDetector:
 class FakeStt:
     """Says ``texts`` one utterance after another, ``delay_s`` after its end.
 
-    ``partials``: word by word as audio comes, one each ``s_per_word``. One that ``hears_pauses`` says at each of them the
-    words that were said by then.
+    ``partials``: word by word as audio comes, one each ``s_per_word``. One that ``hears_pauses`` says at each of them
+    the words that were said by then.
     """
 
     texts: Sequence[str] = ("hello there",)

@@ -66,7 +66,7 @@ def test_the_state_reaches_over_windows(vad: silero.SileroVad) -> None:
 @pytest.mark.parametrize("name", ["lj001-0004.wav", "lj001-0008.wav"])
 def test_a_silence_begins_with_the_last_sound(vad: silero.SileroVad, name: str, noise: int) -> None:
     """The network itself lingers, as the second assertion says; with noise at 20 dB below a voice it is still told."""
-    spoken = turn_set.read(turn_set.RECORDINGS / name)
+    spoken = turn_set.trimmed(turn_set.read(turn_set.RECORDINGS / name))
     errors_ms, lingered_ms = [], []
     for phase in range(0, WINDOW, WINDOW // 8):
         pcm = np.concatenate([silence(SPEECH_RATE_HZ + phase), spoken, silence(SPEECH_RATE_HZ)])

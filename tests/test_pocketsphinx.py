@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import numpy as np
 import pytest
 
-from pipeline.audio import SPEECH_RATE_HZ, AudioFrame, Pcm, silence
+from pipeline.audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, AudioFrame, Pcm, silence
 from pipeline.errors import EngineError
 from pipeline.events import Transcript
 from pipeline.stt import pocketsphinx
@@ -65,6 +65,36 @@ def test_words_come_while_the_caller_speaks(stt: pocketsphinx.PocketSphinxSpeech
         assert heard[-1] == Transcript("go forward ten meters", True, "en")
 
     asyncio.run(main())
+
+
+def test_at_a_pause_the_words_are_known_and_what_goes_on_is_heard_as_well(
+    stt: pocketsphinx.PocketSphinxSpeechToText,
+) -> None:
+    """Asked twice within the utterance and after its last sound: these words, and the final ones, are as good."""
+    told: dict[str, list[Transcript]] = {}
+
+    async def spoken(pcm: Pcm) -> AsyncIterator[AudioFrame]:
+        ends = [len(pcm) // 3, len(pcm) * 2 // 3, len(pcm)]
+        async for frame in in_frames(np.concatenate([pcm, silence(SPEECH_RATE_HZ * 3 // 10)])):
+            yield frame
+            at_samples = frame.pts + len(frame.pcm)
+            if ends and at_samples >= ends[0] + 70 * SAMPLES_PER_MS:
+                ends.pop(0)
+                yield AudioFrame(silence(0), SPEECH_RATE_HZ, at_samples)
+
+    async def main() -> None:
+        for name in WORDS:
+            told[name] = [t async for t in stt.transcribe(spoken(recording(name)), "en")]
+
+    asyncio.run(main())
+    at_pauses = {name: [t for t in heard if t.pause_samples is not None] for name, heard in told.items()}
+    for name, pauses in at_pauses.items():
+        assert [t.final for t in pauses] == [False] * 3 and told[name][-1].final
+        assert [t.pause_samples for t in pauses] == sorted(t.pause_samples or 0 for t in pauses)
+        assert 0 < len(pauses[0].text.split()) < len(pauses[2].text.split())
+    allowed = 0.35 * sum(len(said.split()) for said in WORDS.values())
+    assert sum(wrong_words(said, told[name][-1].text) for name, said in WORDS.items()) <= allowed, told
+    assert sum(wrong_words(said, at_pauses[name][-1].text) for name, said in WORDS.items()) <= allowed, at_pauses
 
 
 def test_the_loop_turns_while_a_long_step_is_decoded(stt: pocketsphinx.PocketSphinxSpeechToText) -> None:

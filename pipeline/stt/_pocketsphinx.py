@@ -100,10 +100,18 @@ class Decoder:
         """Return the words so far. Costs 0.1 ms."""
         return (self._lib.ps_get_hyp(self._decoder, None) or b"").decode()
 
+    def pause(self) -> str:
+        """Decode what is left, at most 100 ms; return the words up to here, none for noise. The utterance may go on."""
+        self._decode()
+        return self._said()
+
     def end(self) -> str:
-        """Decode what is left, at most 100 ms; return the utterance's words, none for noise."""
+        """The same, and the utterance is over."""
         self._decode()
         self._check(self._lib.ps_end_utt(self._decoder))
+        return self._said()
+
+    def _said(self) -> str:
         spoken = list(self._spoken())
         lone = spoken[0] if len(spoken) == 1 else None
         if lone is not None and lone[1] > NOISE_FRAMES + NOISE_FRAMES_PER_LETTER * len(lone[0]):

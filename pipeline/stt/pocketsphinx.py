@@ -28,6 +28,8 @@ FEED_FRAMES = 512
 class PocketSphinxSpeechToText:
     """A pool of decoders: one is built at the start, the others when callers first speak at the same time."""
 
+    hears_pauses = True
+
     def __init__(self, package: Path, decoders: int) -> None:
         self._package = package
         self._idle = [Decoder(package)]
@@ -46,7 +48,9 @@ class PocketSphinxSpeechToText:
     async def transcribe(
         self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
     ) -> AsyncIterator[Transcript]:
-        """Yield the words so far, every 100 ms where they changed, then the final ones; lower case, no punctuation.
+        """Yield the words so far, every 100 ms where they changed, and the final ones; lower case, no punctuation.
+
+        At a pause they are what the utterance's end would find, to the word or nearly (docs/engines.md).
 
         Raises NotOffered for a language other than English, EngineError for audio that is not 16 kHz.
         """
@@ -77,6 +81,10 @@ def _partials(decoder: Decoder, frames: Iterator[AudioFrame]) -> Iterator[Transc
     for frame in frames:
         if frame.rate_hz != SPEECH_RATE_HZ:
             raise EngineError(f"stt pocketsphinx hears {SPEECH_RATE_HZ} Hz, not {frame.rate_hz}")
+        if not len(frame.pcm):
+            text = decoder.pause()
+            yield Transcript(text, False, "en", frame.pts)
+            continue
         if not decoder.hear(frame.pcm):
             continue
         text, before = decoder.words(), text

@@ -2,7 +2,8 @@
 
 A sound that may become speech ducks the agent, speech pauses it, and only words take its turn: a cough, a noise or a
 sign of attention ("mm-hm") costs it nothing, and it goes on where it was. Words are waited for; an agent that has been
-paused for too long goes on meanwhile.
+paused for too long goes on meanwhile, and then is not paused again by what may be no more than noise: a dog that barks
+for a minute does not silence it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class BargeIn:
         self.contested = False
         self._settings = settings
         self._ducked = False
-        self._held = False
+        self._held_samples: int | None = None
+        self._waited = False
 
     def stir(self, stirring: bool) -> list[act.Action]:
         """There is a sound over the agent that may become speech, or there is not (any more)."""
@@ -28,24 +30,32 @@ class BargeIn:
         self._ducked = stirring
         return [act.DuckReply() if stirring else act.UnduckReply()]
 
-    def begin(self) -> list[act.Action]:
-        """It is speech."""
-        held, self._held = self._held, True
+    def begin(self, at_samples: int) -> list[act.Action]:
+        """It is speech, from this sample on."""
+        is_first = self._held_samples is None and not self._waited
         self.contested, self._ducked = True, False
-        return [] if held else [act.HoldReply()]
+        if not is_first:
+            return []
+        self._held_samples = at_samples
+        return [act.HoldReply()]
 
     def by_length(self, spoken_samples: int, text: str) -> bool:
         """Tell whether speech of this length takes the floor though its words so far, if there are any, did not."""
         limit_ms = self._settings.backchannel_ms if text else self._settings.barge_in_ms
         return self.contested and spoken_samples >= limit_ms * SAMPLES_PER_MS
 
-    def wait(self, silent_samples: int) -> list[act.Action]:
-        """The caller has been silent for so long, and their words are still being transcribed."""
-        if not self._held or silent_samples < self._settings.verdict_ms * SAMPLES_PER_MS:
+    def wait(self, now_samples: int, silent_samples: int) -> list[act.Action]:
+        """The caller has been silent for so long, or is not, and their words, if there are any, are not known yet."""
+        if self._held_samples is None:
             return []
-        self._held = False
+        verdict = self._settings.verdict_ms * SAMPLES_PER_MS
+        longest = verdict + self._settings.barge_in_ms * SAMPLES_PER_MS
+        if silent_samples < verdict and now_samples - self._held_samples < longest:
+            return []
+        self._held_samples, self._waited = None, True
         return [act.ResumeReply()]
 
     def end(self) -> None:
         """The floor is taken, or was not, or the agent has ended."""
-        self.contested = self._ducked = self._held = False
+        self.contested = self._ducked = self._waited = False
+        self._held_samples = None

@@ -4,7 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import turn_actions as act
+from .audio import SAMPLES_PER_MS
+from .floor import Caller
 from .history import MAX_CHARS
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Speech that has to wait; it still goes on if it has no end."""
+
+    since_samples: int
+    until_samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """The talk button is down, and what there was before."""
+
+    since_samples: int
+    before: Caller
+    waiting: Burst | None
+
+    @property
+    def over_speech(self) -> bool:
+        """Whether the caller was speaking anyway."""
+        return self.before is Caller.SPEAKING or (self.waiting is not None and self.waiting.until_samples is None)
+
+    def lasts(self, now_samples: int, limit_ms: int) -> bool:
+        """Tell whether the button has been down for so long."""
+        return now_samples - self.since_samples >= limit_ms * SAMPLES_PER_MS
 
 
 @dataclass(slots=True)
@@ -25,12 +54,31 @@ class RunningTurn:
     open: bool = False
     """An utterance is being transcribed whose audio is not complete."""
     prepared: str | None = None
+    press: Press | None = None
     began_samples: int = 0
     ended_samples: int | None = None
 
     def type(self, text: str) -> None:
         """Add typed words; of all that was typed the end counts, as in the history."""
         self.typed = f"{self.typed} {text}".strip()[-MAX_CHARS:]
+
+    def lasts(self, now_samples: int, limit_ms: int) -> bool:
+        """Tell whether it has gone on for so long."""
+        return now_samples - self.began_samples >= limit_ms * SAMPLES_PER_MS
+
+    def prepare(self) -> list[act.Action]:
+        """Have an answer prepared, once per wording, if these are all words so far."""
+        if not self.ready or self.prepared == self.text:
+            return []
+        self.prepared = self.text
+        return [act.PrepareReply(self.text)]
+
+    def revoke(self) -> list[act.Action]:
+        """Have the answer thrown away that was prepared for other words."""
+        if self.prepared in (None, self.text):
+            return []
+        self.prepared = None
+        return [act.RevokeReply()]
 
     def go_on(self) -> None:
         """The silence is over."""
@@ -46,11 +94,3 @@ class RunningTurn:
     def said(self) -> str:
         """What there is to answer."""
         return f"{self.typed} {self.text}".strip() if self.typed else self.text
-
-
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """Speech that has to wait; it still goes on if it has no end."""
-
-    since_samples: int
-    until_samples: int | None = None

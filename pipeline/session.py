@@ -196,7 +196,7 @@ class Session:
         ear = self._listening.ear
         if self._release_samples is not None and ear.heard_samples >= self._release_samples:
             self._release_samples = None
-            self._tell(ear.release())
+            self._tell(ear.release(slipped=self._turn_taking.slipped(ear.heard_samples)))
             self._act(self._turn_taking.released(ear.heard_samples))
 
     def _detector_failed(self, error: Exception) -> None:

@@ -50,6 +50,7 @@ class SpeechSegmenter:
         self.last_speech_samples = 0
         self._settings = settings
         self._hearing = _Hearing.QUIET
+        self._pressed_over_speech = False
         self._at_samples = 0
         self._stir_samples: int | None = None
         self._onset_samples: int | None = None
@@ -88,13 +89,18 @@ class SpeechSegmenter:
 
     def press(self, at_samples: int) -> SpeechStarted | None:
         """Take everything for speech from here on; tell its start unless it had started."""
-        had_started = self._speaking
-        self._hearing = _Hearing.PRESSED
-        return None if had_started else SpeechStarted(at_samples)
+        self._pressed_over_speech, self._hearing = self._speaking, _Hearing.PRESSED
+        return None if self._pressed_over_speech else SpeechStarted(at_samples)
 
-    def release(self, at_samples: int) -> SpeechEnded | None:
-        """End what the press began; the caller's last sounds, up to a pause, are not told."""
+    def release(self, at_samples: int, *, slipped: bool = False) -> SpeechEnded | None:
+        """End what the press began; the caller's last sounds, up to a pause, are not told.
+
+        ``slipped``: the press was no press, and speech that it fell into goes on.
+        """
         if self._hearing is not _Hearing.PRESSED:
+            return None
+        if slipped and self._pressed_over_speech:
+            self._hearing = _Hearing.SPEAKING
             return None
         self._fall_quiet()
         if self._silent_ms() < self._whole_pause_ms():
@@ -213,9 +219,12 @@ class Ear:
         """The caller holds a talk button: everything is speech until ``release``. Return its start, unless it had."""
         return self._segmenter.press(self.heard_samples)
 
-    def release(self) -> SpeechEnded | None:
-        """The button is released: return the end of that speech. What still sounds, up to a pause, starts nothing."""
-        return self._segmenter.release(self.heard_samples)
+    def release(self, *, slipped: bool = False) -> SpeechEnded | None:
+        """The button is released: return the end of that speech. What still sounds, up to a pause, starts nothing.
+
+        ``slipped``: it was pressed by mistake, and what was being said goes on.
+        """
+        return self._segmenter.release(self.heard_samples, slipped=slipped)
 
     def cut(self) -> SpeechEnded | None:
         """End the speech that goes on, if any, and return its end; more of it is new speech."""

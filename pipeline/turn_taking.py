@@ -15,7 +15,8 @@ or the agent must be let finish); the agent is *listening*, *thinking* (its turn
     speaking  (contested) barge_in_ms without words       speaking Interrupt                  (floor taken)
     speaking  (contested) speech ends                     paused   EndUtterance
     paused    (contested) words final, and took nothing   silent   DropUtterance, ResumeReply
-    paused    (contested) verdict_ms without words        paused   ResumeReply  (words may still come)
+    paused,   (contested) verdict_ms without words        same     ResumeReply  (and no HoldReply until they came)
+    speaking
     speaking  any        max_utterance_ms reached         speaking EndUtterance, StartUtterance
     speaking  any        silent for settle_ms             speaking SettleWords
     speaking  (floor)    silent for judge_ms              speaking Judge  (again if the words change)
@@ -31,11 +32,11 @@ or the agent must be let finish); the agent is *listening*, *thinking* (its turn
     any       any        talk button pressed              pressing Interrupt  (the turn, if there is one, goes on)
     pressing  any        min_press_ms of it               pressing StartUtterance  (unless one is open)
     pressing  any        max_utterance_ms reached         pressing EndUtterance, StartUtterance
-    pressing  any        released                         done     EndUtterance
+    pressing  any        released                         done     EndUtterance  (a slip of the finger: as before)
     pressing  any        max_press_ms reached             done     CutSpeech, EndUtterance
     done      listening  words final                      silent   EndTurn; DropUtterance if nobody said anything
     done      any        speech starts                    done     -  (waits until the turn has ended)
-    any       any        text typed                       silent   Interrupt, DropUtterance, EndTurn
+    any       any        text typed                       silent   Interrupt, CutSpeech, DropUtterance, EndTurn
 
 "Long enough" is ``endpoint_ms`` of audio, or what `endpointing` makes of an end-of-turn engine's judgment (Judge);
 "soon" is what an answer takes to become sound. Words may arrive after that silence; the turn then ends the moment they
@@ -52,7 +53,7 @@ from .audio import SAMPLES_PER_MS
 from .barge_in import BargeIn
 from .endpointing import Asks, Endpointing
 from .floor import Agent, Caller
-from .running_turn import Burst, RunningTurn
+from .running_turn import Burst, Press, RunningTurn
 from .turn_actions import Action
 from .turn_settings import TurnSettings
 from .utterance_bounds import UtteranceBounds
@@ -78,8 +79,12 @@ class TurnTaking:
         if self.caller is Caller.DONE or self._must_wait:
             self._waiting = Burst(self._waiting.since_samples if self._waiting else at_samples)
             return []
-        self._begin(at_samples)
-        held = [] if self.speaker is Agent.LISTENING else self._barge_in.begin()
+        if self.caller is Caller.SILENT:
+            self._turn.began_samples = at_samples
+        self.caller = Caller.SPEAKING
+        self._bounds.started_samples = at_samples
+        self._go_on()
+        held = [] if self.speaker is Agent.LISTENING else self._barge_in.begin(at_samples)
         return [*held, self._bounds.start(self._turn, at_samples)]
 
     def speech_ended(self, at_samples: int) -> list[Action]:
@@ -98,23 +103,35 @@ class TurnTaking:
         """The caller holds the talk button from here on: theirs is the floor, and no pause ends their turn."""
         if self.caller is Caller.PRESSING:
             return []
+        self._turn.press = Press(at_samples, self.caller, self._waiting)
+        if self.caller is Caller.SILENT:
+            self._turn.began_samples = at_samples
+        if not self._turn.open:
+            self._bounds.started_samples = self._waiting.since_samples if self._waiting else at_samples
         self.caller, self._waiting = Caller.PRESSING, None
         self._barge_in.end()
-        self._turn.began_samples = at_samples
-        if not self._turn.open:
-            self._bounds.started_samples = at_samples
         return [] if self.speaker is Agent.LISTENING or self._must_wait else [act.Interrupt()]
 
+    def slipped(self, at_samples: int) -> bool:
+        """Tell whether the button, released here, was down for too short a time to matter to what the caller says."""
+        press = self._turn.press
+        return press is not None and press.over_speech and not press.lasts(at_samples, self._settings.min_press_ms)
+
     def released(self, at_samples: int) -> list[Action]:
-        """The caller let go of the talk button: their turn is over."""
-        return self._finish(at_samples) if self.caller is Caller.PRESSING else []
+        """The caller let go of the talk button: their turn is over, but for a slip of the finger while they speak."""
+        press = self._turn.press
+        if press is None or not self.slipped(at_samples):
+            return [] if press is None else self._finish(at_samples)
+        self._turn.press, self.caller, self._waiting = None, press.before, press.waiting
+        return self._end_if_over()
 
     def typed(self, text: str, at_samples: int) -> list[Action]:
         """The caller typed a whole turn: it replaces the one being spoken, or joins the one that waits."""
         if not self._must_wait:
+            cut = [act.CutSpeech()] if self.caller in (Caller.SPEAKING, Caller.PRESSING) else []
             self.reset()
             self._waiting, self._bounds.settled_samples = None, at_samples
-            return [act.Interrupt(), act.DropUtterance(), act.EndTurn(text, None)]
+            return [act.Interrupt(), *cut, act.DropUtterance(), act.EndTurn(text, None)]
         self._turn.type(text)
         if self.caller is Caller.SILENT:
             self.caller = Caller.DONE
@@ -184,19 +201,12 @@ class TurnTaking:
     def _must_wait(self) -> bool:
         return self.speaker is not Agent.LISTENING and not self._settings.allow_interruptions
 
-    def _begin(self, at_samples: int) -> None:
-        if self.caller is Caller.SILENT:
-            self._turn.began_samples = at_samples
-        self.caller = Caller.SPEAKING
-        self._bounds.started_samples = at_samples
-        self._go_on()
-
     def _go_on(self) -> None:
         self._turn.go_on()
         self.endpointing.forget()
 
     def _while_speaking(self, now_samples: int, last_speech_samples: int) -> list[Action]:
-        if not self._barge_in.contested and self._lasts(now_samples, self._settings.max_turn_ms):
+        if not self._barge_in.contested and self._turn.lasts(now_samples, self._settings.max_turn_ms):
             return self._cut(now_samples)
         self._turn.silent_samples = now_samples - last_speech_samples
         if self._turn.silent_samples >= self._settings.settle_ms * SAMPLES_PER_MS:
@@ -204,7 +214,8 @@ class TurnTaking:
         self._go_on()
         began_samples = self._turn.began_samples if self._turn.text else self._bounds.started_samples
         taken = self._barge_in.by_length(last_speech_samples - began_samples, self._turn.text)
-        return (self._take_floor() if taken else []) + self._bounds.split(self._turn, now_samples)
+        waited = self._take_floor() if taken else self._barge_in.wait(now_samples, 0)
+        return waited + self._bounds.split(self._turn, now_samples)
 
     def _fall_silent(self) -> list[Action]:
         """Work behind a silence that may become the turn's end."""
@@ -234,48 +245,37 @@ class TurnTaking:
 
     def _reworded(self) -> list[Action]:
         turn = self._turn
-        actions: list[Action] = []
-        if turn.prepared is not None and turn.text != turn.prepared:
-            turn.prepared = None
-            actions.append(act.RevokeReply())
-        actions += self.endpointing.reworded(turn.text, settled=turn.settled)
-        return actions + (self._end_if_over() or self._prepare())
+        asked = turn.revoke() + self.endpointing.reworded(turn.text, settled=turn.settled)
+        return asked + (self._end_if_over() or self._prepare())
 
     def _while_pressing(self, now_samples: int) -> list[Action]:
-        if self._lasts(now_samples, self._settings.max_press_ms):
+        press = self._turn.press
+        if press is None or press.lasts(now_samples, self._settings.max_press_ms):
             return self._cut(now_samples)
         if self._turn.open:
             return self._bounds.split(self._turn, now_samples)
-        long_enough = now_samples - self._bounds.started_samples >= self._settings.min_press_ms * SAMPLES_PER_MS
-        return [self._bounds.start(self._turn, self._bounds.started_samples)] if long_enough else []
+        begins = press.lasts(now_samples, self._settings.min_press_ms)
+        return [self._bounds.start(self._turn, self._bounds.started_samples)] if begins else []
 
     def _while_paused(self, now_samples: int, stirring: bool) -> list[Action]:
         self._turn.silent_samples, self._turn.stirring = now_samples - self._bounds.settled_samples, stirring
         if self._barge_in.contested:
-            return self._barge_in.wait(self._turn.silent_samples)
-        if self._lasts(now_samples, self._settings.max_turn_ms):
+            return self._barge_in.wait(now_samples, self._turn.silent_samples)
+        if self._turn.lasts(now_samples, self._settings.max_turn_ms):
             return self._cut(now_samples)
         return self._end_if_over() or self._prepare()
-
-    def _lasts(self, now_samples: int, limit_ms: int) -> bool:
-        return now_samples - self._turn.began_samples >= limit_ms * SAMPLES_PER_MS
 
     def _cut(self, now_samples: int) -> list[Action]:
         return [act.CutSpeech(), *self._finish(now_samples)]
 
     def _finish(self, at_samples: int) -> list[Action]:
-        self.caller = Caller.DONE
+        self.caller, self._turn.press = Caller.DONE, None
         return self._bounds.end(self._turn, at_samples) + self._end_if_over()
 
     def _prepare(self) -> list[Action]:
         turn = self._turn
         silent = self.caller is Caller.PAUSED or (self.caller is Caller.SPEAKING and turn.asked)
-        if not silent or not turn.ready or turn.prepared == turn.text:
-            return []
-        if not self.endpointing.is_soon_over(turn.silent_samples):
-            return []
-        turn.prepared = turn.text
-        return [act.PrepareReply(turn.text)]
+        return turn.prepare() if silent and self.endpointing.is_soon_over(turn.silent_samples) else []
 
     def _end_if_over(self) -> list[Action]:
         turn = self._turn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from pipeline.agents import Agent
@@ -82,6 +84,20 @@ def test_words_take_the_floor_from_an_agent_that_fell_silent_long_before(partial
     assert spoken_ms == (200 if partials else 900), "with the first word; else with the words of the pause"
     assert max(ms for ms in played.audible() if ms < ONSET_MS + 900) <= ONSET_MS + 80 + FRAME_MS
     assert [turn.text for turn in played.all(TurnEnded)] == ["tell me", "no please stop"]
+
+
+@pytest.mark.parametrize("hears_pauses", [False, True])
+@pytest.mark.parametrize("delay_s", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize(("on", "off"), [(10, 15), (15, 15), (15, 35)])
+def test_a_dog_that_barks_does_not_silence_the_agent(on: int, off: int, delay_s: float, hears_pauses: bool) -> None:
+    """No bark is long, and the next one comes before it is known that the last one was none of words."""
+    stt = FakeStt(("",), delay_s=delay_s, hears_pauses=hears_pauses)
+    script = "." * 100 + ("#" * on + "." * off) * (1000 // (on + off)) + "." * 2500
+    played = play(script, engines(stt), settings=SETTINGS, agent=Agent("a", "A", greeting="word " * 150))
+    assert played.all(ReplyInterrupted) == [] and len(played.all(ReplyFinished)) == 1
+    audible = played.audible()
+    assert max(later - ms for ms, later in pairwise(audible)) <= 2_000 + FRAME_MS
+    assert [message.text for message in played.history] == [("word " * 150).strip()]
 
 
 def test_an_engine_that_hears_pauses_lets_the_agent_go_on_sooner() -> None:

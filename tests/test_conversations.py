@@ -398,7 +398,7 @@ def test_an_utterance_that_is_forgotten_says_nothing_more() -> None:
             finally:
                 raise RuntimeError("it does not like to be closed")
 
-    played = play("#" * 60 + "." * 30, engines(Sore()), settings=SETTINGS, at=(500, lambda s: s.push_text("typed")))
+    played = play("#" * 25 + "." * 65, engines(Sore()), settings=SETTINGS, at=(500, lambda s: s.push_text("typed")))
     told = played.names()[played.names().index("TurnEnded") :]
     assert "TranscriptUpdated" not in told and "EngineFailed" not in told
 

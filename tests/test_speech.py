@@ -19,7 +19,7 @@ W = 320
 def _events(script: str, settings: SpeechSettings | None = None) -> list[object]:
     """One character is a window of 20 ms: ``#`` speech, ``-`` unsure (0.4), ``.`` silence.
 
-    Between them ``(`` presses the talk button, ``)`` releases it, ``|`` cuts.
+    Between them ``(`` presses the talk button, ``)`` releases it, ``;`` after a slip, ``|`` cuts.
     """
     segmenter = SpeechSegmenter(settings or SpeechSettings(min_speech_ms=60, pause_ms=100))
     probability = {"#": 0.9, "-": 0.4, ".": 0.1}
@@ -35,7 +35,7 @@ def _events(script: str, settings: SpeechSettings | None = None) -> list[object]
 
 
 def _button(segmenter: SpeechSegmenter, char: str, samples: int) -> object:
-    return segmenter.press(samples) if char == "(" else segmenter.release(samples)
+    return segmenter.press(samples) if char == "(" else segmenter.release(samples, slipped=char == ";")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,8 @@ START, END = SpeechStarted(2 * W), SpeechEnded(8 * W)
     [
         ("..(......)......", [START, END]),
         ("..(####..)......", [START, END]),
+        ("..###(#;##......", [START, END]),
+        ("..(#;.....####.....", [START, SpeechEnded(3 * W), SpeechStarted(8 * W), SpeechEnded(12 * W)]),
         ("..(#.#.##)......", [START, END]),
         ("..(......)))....", [START, END]),
         ("..((..(....)......", [START, END]),

@@ -106,6 +106,8 @@ def test_speech_that_lasts_takes_the_floor_without_words() -> None:
 def test_a_backchannel_may_be_longer_but_not_for_ever() -> None:
     m = _over_agent(barge_in_ms=250)
     m.words("yeah yeah", final=False, backchannel=True)
+    assert m.received(6249 * MS, 6249 * MS) == []
+    assert m.received(6250 * MS, 6250 * MS) == [act.ResumeReply()], "and the agent does not wait for its end"
     assert m.received(9999 * MS, 9999 * MS) == []
     assert m.received(10_000 * MS, 10_000 * MS) == [act.Interrupt()]
 
@@ -163,7 +165,16 @@ def test_the_agent_does_not_wait_for_late_words_but_they_count() -> None:
     assert waited().words("stop", final=True) == [act.Interrupt(), act.EndTurn("stop", 5300 * MS)]
     assert waited().words("", final=True) == [act.DropUtterance(), act.ResumeReply()]
     m = waited()
-    assert m.speech_started(7000 * MS) == [act.HoldReply(), act.StartUtterance(6900 * MS)]
+    assert m.speech_started(7000 * MS) == [act.StartUtterance(6900 * MS)], (
+        "what was waited for may be noise, and so may this"
+    )
+    assert m.received(7980 * MS, 7980 * MS) == []
+    assert m.words("stop it", final=False) == [act.Interrupt()]
+    m = waited()
+    m.words("", final=True)
+    assert m.speech_started(7000 * MS) == [act.HoldReply(), act.StartUtterance(6900 * MS)], (
+        "it was noise, this may not be"
+    )
     m = waited()
     assert m.agent(Agent.LISTENING) == []
     assert m.words("yeah", final=True, backchannel=True) == [act.EndTurn("yeah", 5300 * MS)], "nobody else speaks"
@@ -491,16 +502,49 @@ def test_a_button_is_stuck_only_after_it_was_long_down() -> None:
     assert m.received(2500 * MS, 0) == [act.CutSpeech(), act.EndUtterance()]
 
 
-def test_a_press_is_the_end_of_speech_that_waited() -> None:
+def _speaking_again_before_the_words() -> TurnTaking:
     m = _machine()
     m.pressed(1000 * MS)
     m.received(1100 * MS, 0)
     m.released(2000 * MS)
     m.speech_started(2300 * MS)
-    m.pressed(2400 * MS)
-    m.released(2450 * MS)
-    assert m.words("hi", final=True) == [act.EndTurn("hi", 2000 * MS)]
+    return m
+
+
+def test_a_press_takes_speech_that_waited_along() -> None:
+    m = _speaking_again_before_the_words()
+    assert m.pressed(2400 * MS) == []
+    assert m.received(2500 * MS, 2500 * MS) == [act.StartUtterance(2200 * MS)]
+    assert m.released(3000 * MS) == [act.EndUtterance()]
+    assert m.words("hi you", final=True) == [act.EndTurn("hi you", 3000 * MS)]
     assert m.agent(Agent.THINKING) == []
+
+
+def test_a_slip_of_the_finger_changes_nothing_of_what_is_being_said() -> None:
+    m = _machine()
+    m.speech_started(1000 * MS)
+    assert m.pressed(2000 * MS) == [] and m.slipped(2099 * MS) and not m.slipped(2100 * MS)
+    assert m.released(2040 * MS) == [] and m.caller is Caller.SPEAKING
+    assert m.received(4000 * MS, 4000 * MS) == []
+    assert m.speech_ended(4000 * MS) == [act.EndUtterance()]
+    assert m.words("all of it", final=True) == [act.PrepareReply("all of it")]
+    m = _speaking_again_before_the_words()
+    m.pressed(2400 * MS)
+    assert m.released(2450 * MS) == []
+    assert m.words("hi", final=True) == [act.EndTurn("hi", 2000 * MS)]
+    assert m.agent(Agent.THINKING) == [act.HoldReply(), act.StartUtterance(2200 * MS)]
+
+
+def test_typed_words_are_the_turn_and_what_is_said_on_is_new_speech() -> None:
+    for press in (False, True):
+        m = _machine()
+        _ = m.pressed(1000 * MS) if press else m.speech_started(1000 * MS)
+        m.received(1500 * MS, 1500 * MS)
+        typed = [act.Interrupt(), act.CutSpeech(), act.DropUtterance(), act.EndTurn("typed", None)]
+        assert m.typed("typed", 2000 * MS) == typed
+        m.agent(Agent.THINKING)
+        assert m.speech_started(2000 * MS) == [act.HoldReply(), act.StartUtterance(2000 * MS)]
+        assert m.released(9000 * MS) == []
 
 
 def test_speech_after_the_release_waits_for_the_answer_and_is_then_a_barge_in() -> None:

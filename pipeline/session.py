@@ -169,7 +169,9 @@ class Session:
         turn, which ends after it. Pressed again before that, the button was never released. A press without words is
         no turn. Without a press nothing happens.
         """
-        self._release_samples = self._listening.ear.heard_samples + in_flight_ms * SAMPLES_PER_MS
+        now_samples = self._listening.ear.heard_samples
+        slipped = self._turn_taking.slipped(now_samples)
+        self._release_samples = now_samples + (0 if slipped else in_flight_ms * SAMPLES_PER_MS)
         self._release_when_heard()
 
     def interrupt(self) -> None:

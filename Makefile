@@ -8,8 +8,8 @@ VENV ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 python,$(shell command -v $(name) 2>/dev/null)))
 ARGS ?=
 # Files of tests at once: one more than there are cores, as they wait for calls in real time half of theirs. More than
-# four compete for what they measure. What fails beside others is tried once more by itself: a call in real time does not
-# bear a machine that stands still, and both outcomes are printed.
+# four compete for what they measure. A test that failed is tried once more and told as RERUN: a call in real time does
+# not bear a machine that stands still for a moment.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 3 ? n + 1 : 4)))
 
 # A stamp for exactly these requirements: a second start runs no pip at all.
@@ -32,8 +32,7 @@ lint: $(DEV)
 	$(VENV)/bin/python -m mypy
 
 pytest: $(DEV)
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS) || \
-		{ test $$? -eq 1 && $(VENV)/bin/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --reruns 1 --reruns-delay 3 $(ARGS)
 
 screenshots: $(DEV)
 	$(VENV)/bin/python -m tests.screenshots

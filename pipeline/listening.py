@@ -93,8 +93,8 @@ class Listening:
             case act.StartUtterance(from_samples):
                 self._start(from_samples)
             case act.SettleWords():
-                if self._open is not None and hears_pauses(self._engines.stt):
-                    self._open.settle()
+                if self._open is not None:
+                    self._open.settle(hears=hears_pauses(self._engines.stt))
             case act.EndUtterance(settled):
                 self._end(settled)
             case act.Judge(text):
@@ -114,7 +114,8 @@ class Listening:
 
     def _end(self, settled: bool) -> None:
         if self._open is not None:
-            self._open.end(settled=settled)
+            # An engine that was asked and is none any more that answers pauses is asked for final words.
+            self._open.end(settled=settled and hears_pauses(self._engines.stt))
             self._open = None
 
     def _ask(self, text: str) -> None:

@@ -59,7 +59,8 @@ class Remote:
         self.server = server
         self._pool: tuple[asyncio.AbstractEventLoop, aiohttp.ClientSession] | None = None
         self._dns = EngineThreads(f"{server.kind} dns")
-        self._known: Known | None = None
+        self._known = Known()
+        self._fresh = False
         self._ready: tuple[float, str | None] | None = None
 
     async def aclose(self) -> None:
@@ -117,44 +118,46 @@ class Remote:
             finally:
                 await _leave(response)
         except EngineError:
-            self._known = None
+            self._fresh = False
             raise
         except aiohttp.ClientError as error:
-            self._known = None
+            self._fresh = False
             raise failure(self.server, error) from error
 
     @property
     def maybe_ours(self) -> bool:
-        """Tell whether it may be a service of ours: it is, or was not asked yet."""
-        return self._known is None or self._known.ours
+        """Tell whether it may be a service of ours: it is, or was not asked since a request failed."""
+        return self._known.ours or not self._fresh
 
     @property
     def hears_pauses(self) -> bool:
-        """Tell whether it is known to be a service of ours whose speech-to-text hears pauses."""
-        return self._known is not None and self._known.hears_pauses
+        """Tell whether it is a service of ours whose speech-to-text hears pauses, as far as it said."""
+        return self._known.hears_pauses
 
     async def known(self) -> Known:
-        """Return what the server says of itself; asked once, and again after a request failed."""
-        if self._known is None:
+        """Return what the server says of itself; asked once, and again after a request failed.
+
+        What it said stands until it says something else: a request that failed may be one caller's misfortune.
+        """
+        if not self._fresh:
             try:
-                self._known = await self._ask(self.server.first_s)  # a service that restarts answers when it is there
+                await self._ask(self.server.first_s)  # a service that restarts answers when it is there
             except Dropped:
                 raise
             except EngineError:
                 if self.server.model is None:
-                    raise
-                return Known()  # it may do without this route; the request itself will tell
+                    raise  # else it may do without this route; the request itself will tell
         return self._known
 
-    async def _ask(self, within_s: float) -> Known:
+    async def _ask(self, within_s: float) -> None:
         pace = Pace(replace(self.server, first_s=within_s))
         pace.start()
         async with self._open("GET", "models", pace) as answer:
-            if answer.response.status in NO_LIST:
-                return Known()
-            if not answer.ok:
+            listed = answer.response.status not in NO_LIST
+            if listed and not answer.ok:
                 raise await answer.refusal()
-            return _known(await pace.within(answer.body()))
+            self._known = _known(await pace.within(answer.body())) if listed else Known()
+        self._fresh = True
 
     async def model(self) -> str:
         """Return the model to ask for. Raises EngineError where none is named and none is listed."""
@@ -176,7 +179,7 @@ class Remote:
 
     async def _why_not_ready(self) -> str | None:
         try:
-            self._known = await self._ask(READY_S)
+            await self._ask(READY_S)
         except EngineError as error:
             return str(error)
         return None

@@ -68,10 +68,15 @@ class Utterance:
         else:
             self._audio.put_nowait(frame)
 
-    def settle(self) -> None:
-        """The caller has fallen silent: ask for the words up to here, of an engine that hears pauses."""
-        self._enqueue_rest()
+    def settle(self, *, hears: bool = True) -> None:
+        """The caller has fallen silent: ask for the words up to here, if the engine ``hears`` pauses now.
+
+        Tell every pause: what was answered to one before it does not stand for what was said since.
+        """
         self._pause_samples = self._answer = None
+        if not hears:
+            return
+        self._enqueue_rest()
         if self._audio.qsize() < QUEUE_FRAMES - 1 and not self.dropped_frames:
             self._pause_samples = self._at_samples
             self._audio.put_nowait(AudioFrame(silence(0), SPEECH_RATE_HZ, self._at_samples))

@@ -573,6 +573,28 @@ def test_a_server_that_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> No
     run(main())
 
 
+PAUSES = {"data": [{"id": "anything", "owned_by": "vocal-node", "hears_pauses": True}]}
+
+
+def test_what_a_server_said_of_itself_stands_until_it_says_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "READY_KEPT_S", 0.0)
+    unwell = replies("", 503)
+
+    async def main() -> None:
+        async with api_server(unwell, PAUSES) as server, engine("stt", server.url, MODEL="one") as stt:
+            assert await stt.ready() is None and stt.hears_pauses
+            server.models = unwell
+            assert "HTTP 503" in await error_of("stt", stt) and stt.hears_pauses, "a request failed"
+            assert "HTTP 503" in await stt.ready() and stt.hears_pauses, "a probe failed"
+            assert "HTTP 503" in await error_of("stt", stt) and stt.hears_pauses, "and so did asking it once more"
+            server.models = OTHERS
+            assert "HTTP 503" in await error_of("stt", stt) and not stt.hears_pauses
+            server.models = PAUSES
+            assert await stt.ready() is None and stt.hears_pauses
+
+    run(main())
+
+
 # --- llm
 
 

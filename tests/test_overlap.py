@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 
 from pipeline.audio import SPEECH_RATE_HZ, AudioFrame, silence
-from pipeline.events import ReplyAudioStarted, ReplyStarted, Transcript, TranscriptUpdated, TurnEnded, TurnMeasured
-from pipeline.session import SessionSettings
+from pipeline.events import (
+    EngineFailed,
+    ReplyAudioStarted,
+    ReplyStarted,
+    Transcript,
+    TranscriptUpdated,
+    TurnEnded,
+    TurnMeasured,
+)
+from pipeline.session import Session, SessionSettings
 from pipeline.speech import SpeechSettings
 from pipeline.stt._whisper import Heard, Speech
 from pipeline.stt._whisper_utterance import WhisperUtterance
@@ -102,6 +110,26 @@ def test_once_it_is_known_how_fast_the_models_are_they_are_not_asked_too_early()
     words = [prompt[-1].text for prompt in llm.prompts]
     assert words == ["how are", *["how are you my friend"] * 3]
     assert [m.first_audio_ms for m in played.all(TurnMeasured)] == [400] * 3
+
+
+def becomes(hears_pauses: bool) -> Callable[[Session], None]:
+    def change(session: Session) -> None:
+        stt = session._listening._engines.stt
+        assert isinstance(stt, FakeStt)
+        stt.hears_pauses = hears_pauses
+
+    return change
+
+
+@pytest.mark.parametrize("at_ms", range(980, 2_900, 160))
+@pytest.mark.parametrize("hears_pauses", [True, False])
+def test_an_engine_may_hear_pauses_and_hear_them_no_more_at_any_time(hears_pauses: bool, at_ms: int) -> None:
+    """One elsewhere may be another one from one moment to the next: no words are lost, and none are waited for."""
+    stt = replace(hears("please book a table for four people at eight tonight"), hears_pauses=not hears_pauses)
+    script = "#" * 50 + "." * 5 + "#" * 60 + "." * 200
+    played = play(script, engines(stt), settings=waits(400), at=(at_ms, becomes(hears_pauses)))
+    assert played.all(TurnEnded) == [TurnEnded(1, stt.texts[0])] and played.all(EngineFailed) == []
+    assert played.at(TurnEnded) == 115 * FRAME_MS + 400
 
 
 # --- one utterance
@@ -244,6 +272,22 @@ def test_an_answer_to_the_pause_that_never_comes_is_told() -> None:
         utterance.end(settled=True)
         await asyncio.wait_for(task, 5.1)
         assert failures == ["no transcript within 5 s of the utterance's end"] and utterance.transcript.final
+
+    hearing(test)
+
+
+def test_a_pause_that_is_not_asked_about_leaves_no_answer_of_one_before() -> None:
+    async def test(engine: Engine, utterance: Utterance, task: asyncio.Task[None], failures: list[str]) -> None:
+        utterance.settle()
+        engine.says.put_nowait(Transcript("hello", False, "en", 1000))
+        await asyncio.sleep(0.1)
+        assert utterance.settled
+        utterance.feed(silence(320))
+        utterance.settle(hears=False)
+        assert not utterance.settled
+        utterance.end(settled=True)
+        await asyncio.sleep(0.1)
+        assert engine.ended and not task.done(), "it is asked for final words"
 
     hearing(test)
 

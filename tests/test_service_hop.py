@@ -234,10 +234,42 @@ def test_if_nothing_follows_a_pause_the_service_is_left_and_stops() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("name", "hears"), [("scripted", True), ("pocketsphinx", False)])
-def test_whether_an_engine_there_hears_pauses_is_known_before_it_is_asked(name: str, hears: bool) -> None:
+@dataclass
+class FaintEar(PausingEar):
+    """Fails whoever hints at it."""
+
+    async def transcribe(
+        self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+    ) -> AsyncIterator[Transcript]:
+        if prompt == "faint":
+            raise EngineError("out of memory")
+        async with closing(super().transcribe(frames, language, prompt)) as transcripts:
+            async for transcript in transcripts:
+                yield transcript
+
+
+def test_another_callers_failure_takes_no_pause_from_this_one() -> None:
     async def main() -> None:
-        async with reached("stt", stt=name) as (_, stt):
+        async with ear_there(FaintEar()) as (_, stt):
+            with pytest.raises(EngineError, match="out of memory"):
+                _ = [t async for t in stt.transcribe(in_frames(silence(1600)), "en", "faint")]
+            assert stt.hears_pauses, "which is asked at each pause of whoever speaks meanwhile"
+            frames = [AudioFrame(silence(320), 16_000, 0), AudioFrame(silence(0), 16_000, 320)]
+            heard = [t async for t in stt.transcribe(each(frames), "en")]
+            assert heard == [Transcript("320", False, "en", 320), Transcript("320", True, "en")]
+
+    asyncio.run(main())
+
+
+async def each(frames: Sequence[AudioFrame]) -> AsyncIterator[AudioFrame]:
+    for frame in frames:
+        yield frame
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_whether_an_engine_there_hears_pauses_is_known_before_it_is_asked(hears: bool) -> None:
+    async def main() -> None:
+        async with ear_there(PausingEar(hears_pauses=hears)) as (_, stt):
             assert stt.hears_pauses is hears
 
     asyncio.run(main())

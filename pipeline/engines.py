@@ -77,9 +77,9 @@ class SpeechToText(Protocol):
     ) -> AsyncIterator[Transcript]:
         """Yield cumulative transcripts; the end of ``frames`` (16 kHz) is the end of the utterance.
 
-        The last one yielded is final. An utterance without words yields a final empty text. ``language`` is an
-        ISO 639-1 code, or None to detect. ``prompt`` holds words that are likely, names above all; an engine that
-        cannot be told ignores it.
+        The last one yielded is final; behind the end of ``frames`` a final one is the last, and the iterator is closed.
+        An utterance without words yields a final empty text. ``language`` is an ISO 639-1 code, or None to detect.
+        ``prompt`` holds words that are likely, names above all; an engine that cannot be told ignores it.
 
         To an engine with an attribute ``hears_pauses = True`` a frame without samples says that the caller has fallen
         silent, maybe for good. It yields all words up to there, with the frame's pts as ``pause_samples`` and as good

@@ -114,7 +114,7 @@ class Listening:
 
     def _end(self, settled: bool) -> None:
         if self._open is not None:
-            # An engine that was asked and is none any more that answers pauses is asked for final words.
+            # One that was asked, and since hears pauses no more, may never answer: it is asked for final words.
             self._open.end(settled=settled and hears_pauses(self._engines.stt))
             self._open = None
 

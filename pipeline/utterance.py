@@ -41,7 +41,7 @@ class Utterance:
         self._failed = failed
         self._audio: asyncio.Queue[AudioFrame | None] = asyncio.Queue(QUEUE_FRAMES)
         self._framer = Framer(FRAME_SAMPLES)
-        self._ended = False
+        self._ended = self._taken = False
         self._forgotten = False
         self._pause_samples: int | None = None
         self._answer: Transcript | None = None
@@ -138,7 +138,9 @@ class Utterance:
     async def _transcribe(self, stt: SpeechToText, language: str | None, prompt: str) -> None:
         async with closing(self._frames()) as frames, closing(stt.transcribe(frames, language, prompt)) as transcripts:
             async for transcript in transcripts:
-                if transcript.pause_samples is not None and transcript.pause_samples == self._pause_samples:
+                if transcript.final and self._taken:
+                    self._answer, self._nothing_follows = transcript, True
+                elif transcript.pause_samples is not None and transcript.pause_samples == self._pause_samples:
                     self._answer = transcript
                 self._update(replace(transcript, final=False))
                 if self._complete:
@@ -156,3 +158,4 @@ class Utterance:
     async def _frames(self) -> AsyncIterator[AudioFrame]:
         while (frame := await self._audio.get()) is not None:
             yield frame
+        self._taken = True

@@ -292,6 +292,25 @@ def test_a_pause_that_is_not_asked_about_leaves_no_answer_of_one_before() -> Non
     hearing(test)
 
 
+def test_final_words_behind_the_end_of_the_audio_are_final_at_once() -> None:
+    """Whether the engine is at its end then or not."""
+
+    async def test(engine: Engine, utterance: Utterance, task: asyncio.Task[None], failures: list[str]) -> None:
+        utterance.feed(silence(320))
+        engine.says.put_nowait(Transcript("hello", True, "en"))
+        await asyncio.sleep(0.1)
+        assert not utterance.transcript.final, "there may be more audio"
+        utterance.end()
+        await asyncio.sleep(0.1)
+        assert not task.done(), "it said that before it had heard all"
+        engine.says.put_nowait(Transcript("hello there", False, "en"))
+        engine.says.put_nowait(Transcript("hello there", True, "en"))
+        await asyncio.wait_for(task, 0.1)
+        assert utterance.transcript == Transcript("hello there", True, "en") and failures == []
+
+    hearing(test)
+
+
 def test_what_follows_a_pause_has_words_of_its_own() -> None:
     async def test(engine: Engine, utterance: Utterance, task: asyncio.Task[None], failures: list[str]) -> None:
         utterance.settle()

@@ -218,11 +218,12 @@ async def _streamed(answer: Answer, language: str | None) -> AsyncIterator[Trans
             if found.get("type") == "transcript.text.delta":
                 yield _transcript(answer, found, language, final=False)
             elif found.get("type") == "transcript.text.done":
-                yield _transcript(answer, found, language, final=True)
+                final = _transcript(answer, found, language, final=True)
                 break
         else:
             raise EngineError(f"{answer.server} cut its transcript short; try again")
-    await answer.drain()
+    await answer.drain()  # before they are told: behind final words nobody reads on
+    yield final
 
 
 async def _whole(answer: Answer, language: str | None) -> AsyncIterator[Transcript]:

@@ -17,7 +17,7 @@ from .errors import EngineError
 from .events import SpeechEnded, SpeechStarted
 from .reply import Patience
 from .speech import Ear, SpeechSettings
-from .tasks import cancel_and_wait
+from .tasks import cancel_and_wait, canceled_by_its_owner_alone
 from .utterance import Utterance
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,8 @@ class Listening:
         try:
             async with asyncio.timeout(self._patience.turn_s):
                 sound = self.ear.tail.since(self._began_samples)
-                probability = _checked(await turn.is_complete(sound, text, self.language or self._language))
+                with canceled_by_its_owner_alone():
+                    probability = _checked(await turn.is_complete(sound, text, self.language or self._language))
         except TimeoutError:
             self.late_judgments += 1
             if self.late_judgments == 1:  # a slow machine is as slow the next time

@@ -17,7 +17,7 @@ from .engines import TextToSpeech
 from .errors import EngineError
 from .events import Event, ReplyStarted, ReplyText
 from .reply_speech import Speech, open_speech
-from .tasks import Limited, closing
+from .tasks import Limited, canceled_by_its_owner_alone, closing
 from .text import ClauseSplitter, longest_pause_ms
 from .timeline import Timeline
 from .writer import Writer
@@ -163,7 +163,8 @@ class Reply:
 def _blame(stage: Literal["llm", "tts"], patience_s: float) -> Iterator[None]:
     """Turn whatever a stage raises into StageFailed that names the stage."""
     try:
-        yield
+        with canceled_by_its_owner_alone():
+            yield
     except StageFailed:
         raise
     except TimeoutError as error:

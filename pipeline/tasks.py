@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Generic, Self, TypeVar
+
+from .errors import EngineError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -26,6 +31,22 @@ async def cancel_and_wait(*tasks: asyncio.Task[object]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def canceled_by_its_owner_alone() -> Iterator[None]:
+    """Pass the cancellation of this task on; an engine's CancelledError that nobody asked for becomes EngineError.
+
+    Unnoticed, it would end the task as if its owner had wanted that, who goes on waiting.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        log.error("an engine canceled itself", exc_info=error)
+        raise EngineError("the engine canceled itself") from error
 
 
 class Limited(Generic[T]):

@@ -11,7 +11,7 @@ from .audio import SPEECH_RATE_HZ, AudioFrame, Framer, Pcm, silence
 from .engines import SpeechToText
 from .errors import EngineError
 from .events import Transcript
-from .tasks import closing
+from .tasks import canceled_by_its_owner_alone, closing
 
 log = logging.getLogger(__name__)
 
@@ -116,17 +116,13 @@ class Utterance:
         try:
             async with asyncio.timeout(None) as self._deadline:
                 self._limit_if_running()
-                await self._transcribe(stt, language, prompt)
+                with canceled_by_its_owner_alone():
+                    await self._transcribe(stt, language, prompt)
         except TimeoutError:
             if not self._complete:
                 self._fail(f"no transcript within {self._timeout_s:g} s of the utterance's end")
         except EngineError as error:
             self._fail(str(error))
-        except asyncio.CancelledError as error:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            log.error("speech-to-text canceled itself", exc_info=error)
-            self._fail("the engine canceled itself")
         except Exception as error:
             log.exception("speech-to-text raised")
             self._fail(f"{type(error).__name__}: {error}")

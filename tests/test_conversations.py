@@ -270,9 +270,25 @@ def test_a_voice_that_fails_at_every_10_ms_ends_only_the_reply(at_ms: int) -> No
         assert ends[0].stage == "tts" and ends[0].reply == played.all(ReplyStarted)[-1].reply
 
 
+class LlmThatCancelsItself(FakeLlm):
+    async def complete(self, messages: Sequence[Message]) -> AsyncIterator[str]:
+        yield "One two "
+        raise asyncio.CancelledError
+
+
+class TtsThatCancelsItself(FakeTts):
+    async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
+        async with closing(super().synthesize(clause, voice, language, speed)) as sound:
+            yield await anext(sound)
+        raise asyncio.CancelledError
+
+
 @pytest.mark.parametrize(
     ("stage", "broken"),
     [
+        ("llm", engines(llm=LlmThatCancelsItself())),
+        ("tts", engines(tts=TtsThatCancelsItself())),
+        ("tts", engines(llm=FakeLlm("One two."), tts=TtsThatCancelsItself())),
         ("llm", engines(llm=FakeLlm(hang=True))),
         ("llm", engines(llm=FakeLlm(text=""))),
         ("llm", engines(llm=FakeLlm(text="\U0001f600 **"))),

@@ -104,11 +104,12 @@ def test_an_engine_that_goes_by_the_sound_is_not_waited_for_again() -> None:
         (FakeTurn(delay_s=1e6), "no judgment within 0.25 s"),
         (FakeTurn(lambda words: 1 / 0), "ZeroDivisionError: division by zero"),
         (FakeTurn(lambda words: _refuse()), "no model"),
+        (FakeTurn(lambda words: _cancel()), "the engine canceled itself"),
         (FakeTurn(lambda words: float("nan")), "judged nan, which is no probability"),
         (FakeTurn(lambda words: 1.1), "judged 1.1, which is no probability"),
         (FakeTurn(lambda words: "yes"), "TypeError: '<=' not supported between instances of 'float' and 'str'"),
     ],
-    ids=["hangs", "raises", "refuses", "nan", "too sure", "words"],
+    ids=["hangs", "raises", "refuses", "cancels", "nan", "too sure", "words"],
 )
 def test_an_engine_that_fails_leaves_the_silence_rule(turn: FakeTurn, says: str) -> None:
     played = play(ONE_TURN, judged(turn), settings=SETTINGS)
@@ -128,6 +129,10 @@ def test_that_an_engine_is_too_slow_is_told_once() -> None:
 
 def _refuse() -> float:
     raise EngineError("no model")
+
+
+def _cancel() -> float:
+    raise asyncio.CancelledError
 
 
 def test_an_engine_is_given_as_long_as_the_session_says() -> None:

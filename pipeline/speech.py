@@ -44,7 +44,11 @@ class _Hearing(Enum):
 
 
 class SpeechSegmenter:
-    """Windows' probabilities in, SpeechStarted and SpeechEnded out, in turns."""
+    """Windows' probabilities in, SpeechStarted and SpeechEnded out, in turns and never back in time.
+
+    What would lie before the event told last lies there: a button is pressed, released and cut within a window, and all
+    of what a lingering detector took for speech may have been silent.
+    """
 
     def __init__(self, settings: SpeechSettings) -> None:
         self.last_speech_samples = 0
@@ -54,6 +58,7 @@ class SpeechSegmenter:
         self._at_samples = 0
         self._stir_samples: int | None = None
         self._onset_samples: int | None = None
+        self._told_samples = 0
 
     def push(
         self, probability: float, window_samples: int, lingered: Callable[[], int] = lambda: 0
@@ -61,7 +66,7 @@ class SpeechSegmenter:
         """Judge the next window. ``lingered`` tells how many samples before it were silent already; asked if it is."""
         begin = self._at_samples
         if self.sounding and probability < self._least_probability:
-            self.last_speech_samples -= lingered()
+            self.last_speech_samples -= max(0, min(lingered(), self.last_speech_samples - self._told_samples))
         self._at_samples += window_samples
         if self._hearing is _Hearing.QUIET:
             return self._look_for_start(probability, begin)
@@ -90,7 +95,7 @@ class SpeechSegmenter:
     def press(self, at_samples: int) -> SpeechStarted | None:
         """Take everything for speech from here on; tell its start unless it had started."""
         self._pressed_over_speech, self._hearing = self._speaking, _Hearing.PRESSED
-        return None if self._pressed_over_speech else SpeechStarted(at_samples)
+        return None if self._pressed_over_speech else SpeechStarted(self._told(at_samples))
 
     def release(self, at_samples: int, *, slipped: bool = False) -> SpeechEnded | None:
         """End what the press began; the caller's last sounds, up to a pause, are not told.
@@ -105,13 +110,17 @@ class SpeechSegmenter:
         self._fall_quiet()
         if self._silent_ms() < self._whole_pause_ms():
             self._hearing = _Hearing.TRAILING
-        return SpeechEnded(at_samples)
+        return SpeechEnded(self._told(at_samples))
 
     def cut(self, at_samples: int) -> SpeechEnded | None:
         """End speech here, if there is any; if it goes on, that is new speech."""
         pressed, speaking = self._hearing is _Hearing.PRESSED, self._speaking
         self._fall_quiet()
-        return SpeechEnded(at_samples if pressed else self.last_speech_samples) if speaking else None
+        return SpeechEnded(self._told(at_samples if pressed else self.last_speech_samples)) if speaking else None
+
+    def _told(self, at_samples: int) -> int:
+        self._told_samples = max(self._told_samples, at_samples)
+        return self._told_samples
 
     @property
     def _speaking(self) -> bool:
@@ -135,7 +144,7 @@ class SpeechSegmenter:
         if self._at_samples - self._stir_samples < self._settings.min_speech_ms * SAMPLES_PER_MS:
             return None
         self._hearing = _Hearing.SPEAKING
-        return SpeechStarted(self._onset_samples)
+        return SpeechStarted(self._told(self._onset_samples))
 
     def _look_for_end(self, probability: float) -> SpeechEnded | None:
         if probability >= self._least_probability:
@@ -151,7 +160,7 @@ class SpeechSegmenter:
         self._fall_quiet()
         if self._silent_ms() < self._settings.gap_ms:
             self._stir_samples = stir_samples
-        return SpeechEnded(self.last_speech_samples)
+        return SpeechEnded(self._told(self.last_speech_samples))
 
     def _whole_pause_ms(self) -> int:
         return max(self._settings.pause_ms, self._settings.gap_ms)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -152,6 +154,50 @@ def test_a_pause_is_as_long_as_the_silence_also_by_a_detector_that_lingers() -> 
     told = ear.push(np.concatenate([sound, pause, sound, pause]))
     ends = [event.at_samples for event in told if isinstance(event, SpeechEnded)]
     assert ends == [len(sound), 2 * len(sound) + len(pause)]
+
+
+class Scripted(LoudnessDetector):
+    """Judges windows of 32 ms as it is told, and may have lingered for three of them."""
+
+    window_samples = 512
+    lingers_ms = 96
+
+    def __init__(self, judgments: str) -> None:
+        self._judgments = iter(judgments)
+
+    def probability(self, window: Pcm) -> float:
+        return float(next(self._judgments, ".") == "#")
+
+
+def test_what_was_cut_off_within_a_window_goes_on_from_there() -> None:
+    ear = Ear(Scripted("#" * 90), SpeechSettings())
+    ear.press()
+    assert ear.push(_noise(2000, 6000)) == [] and ear.cut() == SpeechEnded(32_000)
+    assert ear.push(_noise(500, 6000)) == [SpeechStarted(32_000)]
+
+
+def test_speech_that_was_all_silence_ends_where_it_began() -> None:
+    """After a word, a breath 40 dB softer."""
+    word, breath, pauses = _noise(320, 6000), _noise(64, 60), (_noise(256, 20), _noise(640, 20))
+    ear = Ear(Scripted("#" * 10 + "." * 8 + "##"), SpeechSettings())
+    told = ear.push(np.concatenate([word, pauses[0], breath, pauses[1]]))
+    assert told == [SpeechStarted(0), SpeechEnded(320 * 16), SpeechStarted(576 * 16), SpeechEnded(576 * 16)]
+
+
+@given(
+    st.text("#.", min_size=30, max_size=90),
+    st.lists(st.tuples(st.integers(0, 3000), st.sampled_from([0, 60, 8000]), st.sampled_from("()|-")), max_size=40),
+)
+def test_speech_starts_and_ends_in_turns_and_never_before_what_was_told(
+    judgments: str, heard: list[tuple[int, int, str]]
+) -> None:
+    ear, told = Ear(Scripted(judgments), SpeechSettings(pause_ms=64)), list[SpeechStarted | SpeechEnded]()
+    acts = {"(": ear.press, ")": ear.release, "|": ear.cut, "-": lambda: None}
+    for samples, level, act in heard:
+        told += ear.push(np.full(samples, level, np.int16))
+        told += [event for event in [acts[act]()] if event is not None]
+    assert [isinstance(event, SpeechEnded) for event in told] == [i % 2 == 1 for i in range(len(told))]
+    assert all(a.at_samples <= b.at_samples for a, b in pairwise(told))
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=40), st.randoms(use_true_random=False))

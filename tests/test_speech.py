@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -192,6 +193,7 @@ def test_speech_starts_and_ends_in_turns_and_never_before_what_was_told(
     judgments: str, heard: list[tuple[int, int, str]]
 ) -> None:
     ear, told = Ear(Scripted(judgments), SpeechSettings(pause_ms=64)), list[SpeechStarted | SpeechEnded]()
+    acts: dict[str, Callable[[], SpeechStarted | SpeechEnded | None]]
     acts = {"(": ear.press, ")": ear.release, "|": ear.cut, "-": lambda: None}
     for samples, level, act in heard:
         told += ear.push(np.full(samples, level, np.int16))

@@ -153,8 +153,8 @@ class Answering:
     async def close(self) -> None:
         """Interrupt, and wait until no task is left."""
         self.interrupt()
-        await cancel_and_wait(*self._tasks)
         self.playout.listener = PlayoutListener()
+        await cancel_and_wait(*self._tasks)
 
     def _start(self, user: str, think: Callable[[], AsyncIterator[str]]) -> Reply:
         self._number += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Literal, Self
 
@@ -122,12 +123,11 @@ class Session:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._closed = True
-        try:
-            await self._listening.close()
-        finally:
-            await self.answering.close()
-            self._emit(SessionClosed("closed" if error is None else type(error).__name__))
-            self._listeners.clear()
+        async with AsyncExitStack() as last_first:  # and all of it, also where leaving is canceled
+            last_first.callback(self._listeners.clear)
+            last_first.callback(self._emit, SessionClosed("closed" if error is None else type(error).__name__))
+            last_first.push_async_callback(self.answering.close)
+            last_first.push_async_callback(self._listening.close)
 
     def greet(self) -> None:
         """Speak the agent's greeting, if it has one and nothing was said yet, or is being said."""

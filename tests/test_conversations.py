@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from pipeline.agents import Agent
-from pipeline.audio import AudioFrame, Pcm
+from pipeline.audio import AudioFormat, AudioFrame, Pcm
 from pipeline.events import (
     EngineFailed,
+    Event,
     Message,
     ReplyAudioStarted,
     ReplyClauseStarted,
@@ -19,12 +21,14 @@ from pipeline.events import (
     ReplyInterrupted,
     ReplyStarted,
     ReplyText,
+    SessionClosed,
     SpeechStarted,
     Transcript,
     TranscriptUpdated,
     TurnEnded,
     TurnMeasured,
 )
+from pipeline.playout import Playout, PlayoutListener
 from pipeline.reply import Patience
 from pipeline.session import Session, SessionSettings
 from pipeline.speech import SpeechSettings
@@ -387,6 +391,62 @@ def test_nothing_begins_while_the_session_closes(interruptible: bool) -> None:
     end_ms = len(script) * FRAME_MS
     played = play(script, engines(llm=llm), settings=SETTINGS, agent=agent, at=(end_ms + 100, _go_on))
     assert len(llm.prompts) == 1 and played.names().count("ReplyInterrupted") == 1
+
+
+@pytest.mark.parametrize("cancel_ms", [1, 100, 299, 301, 450, 599])
+def test_leaving_that_is_canceled_leaves_nothing_behind(cancel_ms: int) -> None:
+    """The engines take 300 ms each to close: first that which listens, then the one that speaks."""
+    lives: list[str] = []
+
+    class SlowStt(FakeStt):
+        async def transcribe(
+            self, frames: AsyncIterator[AudioFrame], language: str | None, prompt: str = ""
+        ) -> AsyncIterator[Transcript]:
+            async with slow_to_close("stt"), closing(super().transcribe(frames, language, prompt)) as transcripts:
+                async for transcript in transcripts:
+                    yield transcript
+
+    class SlowTts(FakeTts):
+        async def synthesize(self, clause: str, voice: str | None, language: str, speed: float) -> AsyncIterator[Pcm]:
+            async with slow_to_close("tts"), closing(super().synthesize(clause, voice, language, speed)) as sound:
+                async for pcm in sound:
+                    yield pcm
+
+    @asynccontextmanager
+    async def slow_to_close(name: str) -> AsyncIterator[None]:
+        lives.append(name)
+        try:
+            yield
+        finally:
+            try:
+                await asyncio.sleep(0.3)
+            finally:
+                lives.remove(name)
+
+    async def call(playout: Playout, told: list[Event], leaving: asyncio.Event) -> None:
+        agent = Agent("a", "A", greeting="Hello there, and welcome to a greeting that takes its time.")
+        async with Session(agent, engines(SlowStt(), tts=SlowTts(rtf=0.5)), playout, SETTINGS) as session:
+            session.subscribe(told.append)
+            session.greet()
+            await asyncio.sleep(0.2)
+            session.push_audio(SPEECH.repeat(5))
+            await asyncio.sleep(0.1)
+            assert lives == ["tts", "stt"]
+            leaving.set()
+        raise AssertionError("canceled before it had left")
+
+    async def main() -> None:
+        playout, told, leaving = Playout(AudioFormat(24_000)), list[Event](), asyncio.Event()
+        calling = asyncio.create_task(call(playout, told, leaving))
+        await leaving.wait()
+        await asyncio.sleep(cancel_ms / 1000)
+        calling.cancel()
+        await asyncio.wait({calling})
+        assert calling.cancelled() and lives == []
+        assert [type(event) for event in told[-2:]] == [ReplyInterrupted, SessionClosed]
+        assert playout.listener == PlayoutListener(), "the session's is let go"
+
+    run(main())
 
 
 def _go_on(session: Session) -> None:

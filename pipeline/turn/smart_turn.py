@@ -8,8 +8,7 @@ Settings:
 - ``VOCAL_SMART_TURN_MODEL``: a hub id, a folder, or an ONNX file of the same shape; by default the released one.
 - ``VOCAL_SMART_TURN_THREADS``: turns judged at once (half of the cores, at most 4), 100 ms of a core each.
 
-A model that is not here is downloaded at the start (`pipeline.models`); where no hub can be asked, ``auto`` takes the
-next engine.
+A model that is not here is downloaded where the engine is named (`pipeline.models`); ``auto`` takes one that is.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ def _file(place: Path) -> Path:
 
 
 def describe(settings: Settings) -> Usable:
-    """Chosen by itself where its model is here, may be fetched, or is named. Looks for files only."""
+    """Chosen by itself where its model is here or one is named. Looks for files only."""
     if importlib.util.find_spec("onnxruntime") is None:
         return Usable(RANK, "Smart Turn v3 on onnxruntime", MISSING)
     try:
@@ -109,12 +108,12 @@ def describe(settings: Settings) -> Usable:
     except EngineUnavailable as error:
         return Usable(RANK, "Smart Turn v3 on onnxruntime", str(error))
     lacks, note = models.lacks(wanted, settings), f"Smart Turn, {wanted.name}"
-    if lacks is None:
-        return Usable(RANK, note)
-    if models.may_fetch(wanted, settings):
+    if lacks is not None and models.may_fetch(wanted, settings):
         size = f" ({readable(wanted.known.size_bytes)})" if wanted.known else ""
-        return Usable(RANK, f"{note}, downloaded when first used{size}")
-    return Usable(RANK if settings.get(SETTING) else -1, note, lacks)
+        note, lacks, here = f"{note}, downloaded when first used{size}", None, False
+    else:
+        here = lacks is None
+    return Usable(RANK if here or settings.get(SETTING) else -1, note, lacks)
 
 
 def create(settings: Settings) -> SmartTurnEndOfTurn:

@@ -227,11 +227,16 @@ def waits(found: People, given: Mapping[str, Sequence[float]]) -> str:
     return "\n".join([*lines, *(f"  {item.words}" for item in found.ends)])
 
 
+def lacks_smart_turn() -> str:
+    """Return what keeps Smart Turn from being measured here; empty if nothing does."""
+    found = module("turn", "smart_turn").describe(os.environ)
+    return found.lacks or ("its model is not here" if "downloaded when" in found.note else "")
+
+
 def measure(*, with_cues: bool, recognizer: str) -> None:
     """Measure and print."""
-    found = module("turn", "smart_turn").describe(os.environ)
-    here = found.lacks is None and "downloaded when" not in found.note
-    smart_turn = load("turn", "smart_turn", os.environ) if here else None
+    lacks = lacks_smart_turn()
+    smart_turn = None if lacks else load("turn", "smart_turn", os.environ)
     stt = load("stt", recognizer, os.environ) if recognizer else None
     halves = {half: turn_set.synthesized(half) for half in turn_set.VOICES}
     recorded = people()
@@ -244,7 +249,7 @@ def measure(*, with_cues: bool, recognizer: str) -> None:
         given = await rows([*recorded.ends, *recorded.paused, *recorded.cut], stt, smart_turn)
         print(f"\n{of_people(recorded, given)}\n\n{waits(recorded, given)}")
         if smart_turn is None:
-            print(f"\nsmart_turn was not measured: {found.lacks or 'its model is not here'}")
+            print(f"\nsmart_turn was not measured: {lacks}")
         if with_cues:
             print(f"\n{await effects([item for items in halves.values() for item in items])}")
         for engine in (smart_turn, stt):

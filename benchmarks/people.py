@@ -57,6 +57,56 @@ class People:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where somebody falls silent and goes on, in frames: the same where there was no pause. How many words before."""
+
+    end: int
+    resumes: int
+    words: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What one recording says, and the places within it."""
+
+    text: str
+    pcm: Pcm
+    levels_db: Levels
+    begin: int
+    paused: Sequence[Place]
+    cut: Sequence[Place]
+    last: Place
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ends where its sentence does."""
+        return self.text.endswith(".")
+
+    def sound(self, begin: int, end: int) -> Pcm:
+        """Return these frames, without a click at their end."""
+        return _faded(self.pcm[begin * FRAME_SAMPLES : end * FRAME_SAMPLES])
+
+    def said(self, place: Place) -> str:
+        """Return the words before a place."""
+        return " ".join(self.text.split()[: place.words])
+
+    def room(self, samples: int) -> Pcm:
+        """Return a silence as it sounds where this was recorded: noise like its quietest frames.
+
+        It has their spectrum and level, and joins itself. Digital silence is what no microphone sends; behind white
+        noise Silero takes 100 ms longer, and more, to find it.
+        """
+        order = self.levels_db[self.levels_db > 0].argsort()[: max(1, len(self.levels_db) // 20)]
+        quiet = _frames(self.pcm)[self.levels_db > 0][order]
+        power = (np.abs(np.fft.rfft(quiet * np.hanning(FRAME_SAMPLES))) ** 2).mean(axis=0)
+        shape = np.sqrt(np.interp(np.linspace(0, 1, samples // 2 + 1), np.linspace(0, 1, len(power)), power))
+        dice = np.random.default_rng(SEED)
+        noise = np.fft.irfft(shape * np.exp(2j * np.pi * dice.random(len(shape))), samples)
+        room: Pcm = (noise * np.sqrt((quiet**2).mean() / (noise**2).mean())).astype(np.int16)
+        return room
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """Where a word lies, in frames; its end is the first frame behind it."""
 
@@ -72,9 +122,16 @@ class Word:
 def people(names: Iterable[str] = TEXTS) -> People:
     """Return the places of these recordings. Blocks for some tenths of a second each."""
     found = People()
-    for name in names:
-        _find(read(RECORDINGS / name), TEXTS[name], found)
+    for one in map(recording, names):
+        found.paused += [_item(one, place, 0.0) for place in one.paused]
+        found.cut += [_item(one, place, 0.0) for place in one.cut]
+        (found.ends if one.is_whole else found.paused).append(_item(one, one.last, None if one.is_whole else 0.0))
     return found
+
+
+def _item(one: Recording, place: Place, pause_ms: float | None) -> Item:
+    heard = np.concatenate([one.sound(one.begin, place.end), one.room(JUDGED_MS * SAMPLES_PER_MS)])
+    return Item(one.text, heard, one.said(place), pause_ms)
 
 
 def readings(places: Sequence[Item], dice: random.Random) -> list[Item]:
@@ -83,29 +140,30 @@ def readings(places: Sequence[Item], dice: random.Random) -> list[Item]:
 
 
 def _lasting(place: Item, share: float) -> Item:
-    pause_ms = SHORTEST_MS * (LONGEST_MS / SHORTEST_MS) ** share
-    return place if place.pause_ms is None else replace(place, pause_ms=pause_ms)
+    return place if place.pause_ms is None else replace(place, pause_ms=pause_ms(share))
 
 
-def _find(pcm: Pcm, text: str, found: People) -> None:
+def pause_ms(share: float) -> float:
+    """Return a length of a pause: the shortest for 0, the longest for 1, and by equal factors between."""
+    return SHORTEST_MS * float((LONGEST_MS / SHORTEST_MS) ** share)
+
+
+def recording(name: str) -> Recording:
+    """Find the places of a recording. Blocks."""
+    pcm, text = read(RECORDINGS / name), TEXTS[name]
     levels_db = _levels_db(pcm)
     quiet_db = float(np.percentile(levels_db, 95)) - QUIET_DB
-    spoken, room = aligned(pcm, plain(text)), _room(pcm, levels_db)
-    begin = _first_loud(levels_db >= quiet_db, spoken[0].begin - NEAR)
-
-    def item(end: int, words: int, pause_ms: float | None) -> Item:
-        sound = pcm[begin * FRAME_SAMPLES : end * FRAME_SAMPLES]
-        return Item(text, np.concatenate([_faded(sound), room]), " ".join(text.split()[:words]), pause_ms)
-
+    loud, spoken = levels_db >= quiet_db, aligned(pcm, plain(text))
+    paused, cut = list[Place](), list[Place]()
     for count, (word, following) in enumerate(pairwise(spoken), 1):
-        paused, cut = _pause(levels_db, quiet_db, word, following), _dip(levels_db, quiet_db, word, following)
-        if paused is not None:
-            found.paused.append(item(paused, count, 0.0))
-        elif cut is not None:
-            found.cut.append(item(cut, count, 0.0))
-    last = _loud_before(levels_db >= quiet_db, spoken[-1].end + NEAR)
-    is_end = text.endswith(".")
-    (found.ends if is_end else found.paused).append(item(last, len(spoken), None if is_end else 0.0))
+        pause, dip = _pause(levels_db, quiet_db, word, following), _dip(levels_db, quiet_db, word, following)
+        if pause is not None:
+            paused.append(Place(*pause, count))
+        elif dip is not None:
+            cut.append(Place(dip, dip, count))
+    end = _loud_before(loud, spoken[-1].end + NEAR)
+    begin = _first_loud(loud, spoken[0].begin - NEAR)
+    return Recording(text, pcm, levels_db, begin, paused, cut, Place(end, end, len(spoken)))
 
 
 def _first_loud(loud: NDArray[np.bool_], frame: int) -> int:
@@ -116,22 +174,6 @@ def _first_loud(loud: NDArray[np.bool_], frame: int) -> int:
 def _loud_before(loud: NDArray[np.bool_], frame: int) -> int:
     """Return the end of the last loud frame before this one."""
     return min(frame, len(loud)) - int(loud[:frame][::-1].argmax())
-
-
-def _room(pcm: Pcm, levels_db: Levels) -> Pcm:
-    """Return a silence as it sounds where this was recorded: noise with the spectrum and level of its quietest frames.
-
-    Digital silence is what no microphone sends; behind white noise Silero takes 100 ms longer, and more, to find it.
-    """
-    order = levels_db[levels_db > 0].argsort()[: max(1, len(levels_db) // 20)]
-    quiet = _frames(pcm)[levels_db > 0][order]
-    power = (np.abs(np.fft.rfft(quiet * np.hanning(FRAME_SAMPLES))) ** 2).mean(axis=0)
-    samples = JUDGED_MS * SAMPLES_PER_MS
-    shape = np.sqrt(np.interp(np.linspace(0, 1, samples // 2 + 1), np.linspace(0, 1, len(power)), power))
-    dice = np.random.default_rng(SEED)
-    noise = np.fft.irfft(shape * np.exp(2j * np.pi * dice.random(len(shape))), samples)
-    room: Pcm = (noise * np.sqrt((quiet**2).mean() / (noise**2).mean())).astype(np.int16)
-    return room
 
 
 def _faded(sound: Pcm) -> Pcm:
@@ -171,12 +213,12 @@ def aligned(pcm: Pcm, words: str) -> list[Word]:
     return [where for _, where in spoken]
 
 
-def _pause(levels_db: Levels, quiet_db: float, word: Word, following: Word) -> int | None:
-    """Return where a pause between two words begins, if they are parted by one."""
+def _pause(levels_db: Levels, quiet_db: float, word: Word, following: Word) -> tuple[int, int] | None:
+    """Return where a pause between two words begins and ends, if they are parted by one."""
     runs = _quiet_runs(levels_db[word.middle : following.middle] < quiet_db, word.middle)
     begin, end = max(runs, key=lambda run: run[1] - run[0], default=(0, 0))
     agree = begin <= following.begin + NEAR and end >= word.end - NEAR
-    return begin if agree and (end - begin) * FRAME_MS >= PAUSE_MS else None
+    return (begin, end) if agree and (end - begin) * FRAME_MS >= PAUSE_MS else None
 
 
 def _quiet_runs(quiet: NDArray[np.bool_], offset: int) -> Iterator[tuple[int, int]]:

@@ -1,10 +1,13 @@
-"""The turns of `benchmarks.turn_set` as a caller speaks them, one after the other, and who recognizes their words."""
+"""Turns as a caller speaks them, one after the other, and who recognizes their words.
+
+They are those of `benchmarks.turn_set`, or what recorded people say (`benchmarks.people`) with more pauses than theirs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +16,8 @@ from pipeline.audio import SAMPLES_PER_MS, AudioFrame, Pcm, silence
 from pipeline.engines import VoiceActivityDetector
 from pipeline.events import Transcript
 
-from .turn_set import JUDGED_MS, NOISE, Item
+from .people import FRAME_MS, FRAME_SAMPLES, Recording, pause_ms
+from .turn_set import JUDGED_MS, TURNS, Item, hiss
 
 PAUSE_MS = 2800
 """Between turns: long enough for the longest wait and all of the answer."""
@@ -31,10 +35,11 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Where a turn begins and ends in what a caller says, to the sample, and its words."""
+    """Where a turn begins and ends in what a caller says, to the sample, how often they pause in it, and its words."""
 
     begin_samples: int
     end_samples: int
+    pauses: int
     words: Sequence[Word]
 
     @property
@@ -51,11 +56,48 @@ class Speech:
     turns: Sequence[Turn]
 
 
-def speeches(items: Sequence[Item], per_session: int, dice: random.Random) -> list[Speech]:
-    """Return the turns in random order, ``per_session`` in each, at random phases of frames and windows."""
+def speeches(
+    items: Sequence[Item], per_session: int, dice: random.Random, quiet: Callable[[int], Pcm] = hiss
+) -> list[Speech]:
+    """Return the turns in random order, ``per_session`` in each, at random phases of frames and windows.
+
+    ``quiet`` makes so many samples of what is heard between them.
+    """
     turns = _turns(items)
     dice.shuffle(turns)
-    return [_speech(turns[i : i + per_session], dice) for i in range(0, len(turns), per_session)]
+    return [_speech(turns[i : i + per_session], dice, quiet) for i in range(0, len(turns), per_session)]
+
+
+def readings(one: Recording, count: int, per_session: int, dice: random.Random) -> list[Speech]:
+    """Return a recording so many times, as turns of somebody who stays in that room.
+
+    Each has its own pauses as they were, and has others, or theirs has another length, at as many of its places as one
+    of the turns of turns.txt has pauses; places, lengths and that turn are drawn.
+    """
+    return speeches([item for _ in range(count) for item in _reading(one, dice)], per_session, dice, one.room)
+
+
+def _reading(one: Recording, dice: random.Random) -> Iterator[Item]:
+    places = [*one.paused, *one.cut]
+    drawn = dice.sample(places, min(len(places), dice.choice(TURNS).count("|")))
+    sound, begin = silence(0), one.begin
+    for place in sorted({*one.paused, *drawn}, key=lambda place: place.end):
+        if place in drawn:
+            spoken, lasts_ms = one.sound(begin, place.end), pause_ms(dice.random())
+            paused = one.room(round(lasts_ms * SAMPLES_PER_MS))
+        else:
+            spoken = one.pcm[begin * FRAME_SAMPLES : place.end * FRAME_SAMPLES]
+            paused = one.pcm[place.end * FRAME_SAMPLES : place.resumes * FRAME_SAMPLES]
+            lasts_ms = float((place.resumes - place.end) * FRAME_MS)
+        sound = np.concatenate([sound, spoken])
+        yield Item(one.text, _judged(one, sound), one.said(place), lasts_ms)
+        sound, begin = np.concatenate([sound, paused]), place.resumes
+    whole = np.concatenate([sound, one.sound(begin, one.last.end)])
+    yield Item(one.text, _judged(one, whole), one.text, None)
+
+
+def _judged(one: Recording, sound: Pcm) -> Pcm:
+    return np.concatenate([sound, one.room(JUDGED_MS * SAMPLES_PER_MS)])
 
 
 def _turns(items: Sequence[Item]) -> list[list[Item]]:
@@ -67,18 +109,16 @@ def _turns(items: Sequence[Item]) -> list[list[Item]]:
     return turns[:-1]
 
 
-def _speech(turns: Sequence[Sequence[Item]], dice: random.Random) -> Speech:
+def _speech(turns: Sequence[Sequence[Item]], dice: random.Random, quiet: Callable[[int], Pcm]) -> Speech:
     pieces, said, at_samples = list[Pcm](), list[Turn](), 0
     for items in turns:
-        pause = silence(PAUSE_MS * SAMPLES_PER_MS + dice.randrange(32 * SAMPLES_PER_MS))
+        pause = quiet(PAUSE_MS * SAMPLES_PER_MS + dice.randrange(32 * SAMPLES_PER_MS))
         whole = items[-1].heard[: -JUDGED_MS * SAMPLES_PER_MS]
         at_samples += len(pause)
-        said.append(Turn(at_samples, at_samples + len(whole), _words(items, at_samples)))
+        said.append(Turn(at_samples, at_samples + len(whole), len(items) - 1, _words(items, at_samples)))
         at_samples += len(whole)
         pieces += [pause, whole]
-    pcm = np.concatenate([*pieces, silence(PAUSE_MS * SAMPLES_PER_MS)])
-    noise = np.random.default_rng(dice.randrange(2**32)).integers(-NOISE, NOISE + 1, len(pcm), dtype=np.int16)
-    return Speech(np.where(pcm == 0, noise, pcm).astype(np.int16), said)
+    return Speech(np.concatenate([*pieces, quiet(PAUSE_MS * SAMPLES_PER_MS)]), said)
 
 
 def _words(items: Sequence[Item], begin_samples: int) -> list[Word]:

@@ -96,8 +96,13 @@ def trimmed(pcm: Pcm) -> Pcm:
 
 def _with_silence(sound: Pcm) -> Pcm:
     heard = np.concatenate([sound, silence(JUDGED_MS * SAMPLES_PER_MS)])
-    noise = np.random.default_rng(SEED).integers(-NOISE, NOISE + 1, len(heard))
-    return np.clip(heard + noise, -32767, 32767).astype(np.int16)
+    noisy: Pcm = np.clip(heard.astype(np.int32) + hiss(len(heard)), -32767, 32767).astype(np.int16)
+    return noisy
+
+
+def hiss(samples: int) -> Pcm:
+    """Return so much of what is heard in silence."""
+    return np.random.default_rng(SEED).integers(-NOISE, NOISE + 1, samples).astype(np.int16)
 
 
 def read(path: Path) -> Pcm:

@@ -18,6 +18,7 @@ from .events import SpeechEnded, SpeechStarted
 from .reply import Patience
 from .speech import Ear, SpeechSettings
 from .tasks import cancel_and_wait, canceled_by_its_owner_alone
+from .text import has_words
 from .utterance import Utterance
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,8 @@ class Listening:
         return task
 
     def _words(self) -> str:
-        return " ".join(u.transcript.text for u in self._utterances if u.transcript.text)
+        """Join what was said; a recognizer writes a cough as "..." or "♪"."""
+        return " ".join(u.transcript.text for u in self._utterances if has_words(u.transcript.text))
 
     def _changed(self) -> None:
         final = all(u.transcript.final for u in self._utterances)

@@ -108,7 +108,12 @@ def speakable(text: str) -> str:
     text = _MARKUP.sub("", _MARKUP_IN_WORD.sub(" ", text))
     text = "".join(_spoken(char) for char in text)
     text = _SPACE.sub(" ", text).strip()
-    return text if any(char.isalnum() for char in text) else ""
+    return text if has_words(text) else ""
+
+
+def has_words(text: str) -> bool:
+    """Tell whether there is a letter or a digit: without one nothing is said ("...", "♪")."""
+    return any(char.isalnum() for char in text)
 
 
 def _spoken(char: str) -> str:

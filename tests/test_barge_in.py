@@ -56,7 +56,7 @@ def costs_nothing(played: Played, holds: int) -> None:
     assert sounding(played) == sounding(plain()) + holds * (RATE_HZ * FADE_MS // 1000 - 2)
 
 
-@pytest.mark.parametrize("text", ["", "Mm-hm.", "yeah", "Okay, okay."])
+@pytest.mark.parametrize("text", ["", "...", "♪", "Mm-hm.", "yeah", "Okay, okay."])
 @pytest.mark.parametrize("partials", [False, True], ids=["words at the end", "words as they come"])
 @pytest.mark.parametrize("frames", [3, 10, 30])
 def test_a_cough_and_a_backchannel_cost_the_agent_nothing(text: str, partials: bool, frames: int) -> None:
@@ -107,6 +107,13 @@ def test_an_engine_that_hears_pauses_lets_the_agent_go_on_sooner() -> None:
         costs_nothing(played, holds=1)
         gone_on_ms.append(min(ms for ms in played.audible() if ms > ONSET_MS + 120) - ONSET_MS - 200)
     assert gone_on_ms == [320, 400], "300 ms after the first silence, not after the end of speech"
+
+
+@pytest.mark.parametrize("text", [".", "...", "…", "*", "-", " ", "♪"])
+def test_what_is_written_without_a_word_is_no_turn(text: str) -> None:
+    played = play("#" * 30 + "." * 100 + "#" * 30 + "." * 200, engines(FakeStt((text, "hello")), FakeLlm("Hi.")))
+    assert [turn.text for turn in played.all(TurnEnded)] == ["hello"]
+    assert [update.text for update in played.all(TranscriptUpdated)] == ["hello", "hello"]
 
 
 def test_a_backchannel_that_goes_on_takes_the_floor() -> None:

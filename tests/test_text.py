@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text import MAX_CLAUSE_CHARS, ClauseSplitter, speakable
+from pipeline.text import MAX_CLAUSE_CHARS, ClauseSplitter, has_words, speakable
 
 
 def _clauses(text: str, size: int = 1) -> list[str]:
@@ -61,6 +61,11 @@ def test_code_is_not_spoken_across_clauses() -> None:
 )
 def test_speakable(text: str, expected: str) -> None:
     assert speakable(text) == expected
+
+
+@pytest.mark.parametrize("text", ["no", "5", "½", "да", "हाँ", "是", "ค่ะ", "ﾊｲ"])
+def test_words_of_any_script(text: str) -> None:
+    assert has_words(text) and has_words(f"♪ {text}...")
 
 
 @given(st.text(max_size=2000), st.integers(1, 50))

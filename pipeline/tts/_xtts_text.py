@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from pipeline.errors import NotOffered
+from pipeline.text import has_words
 
 MAX_CHARACTERS: Final = 8_000
 """About ten minutes of speech."""
@@ -72,7 +73,7 @@ class Texts:
 
     def _tokens(self, text: str, language: str) -> Iterator[list[int]]:
         """Yield its tokens, in two halves where cleaning made it too long, and nothing where it knows none of it."""
-        if not any(char.isalnum() for char in text):
+        if not has_words(text):
             return
         tokens: list[int] = self._tokenizer.encode(text.strip().lower(), lang=language)
         if len(tokens) > self._max_tokens and len(text) > 1:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from pipeline.agents import Agent
-from pipeline.backchannel import is_backchannel
+from pipeline.backchannel import WORDS, is_backchannel
 from pipeline.events import (
     EngineFailed,
     ReplyFinished,
@@ -156,7 +156,22 @@ def test_the_words_of_what_was_nothing_go_from_the_captions() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["mm-hm", "Mm-hmm.", "Mhm", "uh-huh", "Yeah.", "okay", "Oh, okay.", "right, right", "I see.", "That’s right", "hm"],
+    [
+        "mm-hm",
+        "Mm-hmm.",
+        "Mhm",
+        "uh-huh",
+        "Yeah.",
+        "okay",
+        "Oh, okay.",
+        "right, right",
+        "I see.",
+        "That’s right",
+        "hm",
+        "mm, mm-hm",
+        "uh huh uh huh",
+        "mm mm-hm",
+    ],
 )
 def test_signs_of_attention(text: str) -> None:
     assert is_backchannel(text, "en") and is_backchannel(text, "en-US") and is_backchannel(text, None)
@@ -168,6 +183,19 @@ def test_signs_of_attention(text: str) -> None:
 )
 def test_what_wants_the_floor(text: str) -> None:
     assert not is_backchannel(text, "en") and not is_backchannel(text, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["uh-uh", "Uh uh.", "Uh-uh-uh!", "Mm-mm.", "mm mm", "Okay, uh-uh.", "Huh-uh", "Uh-oh", "M."]
+)
+def test_sounds_that_say_no_and_a_letter_are_no_signs_of_attention(text: str) -> None:
+    assert not any(is_backchannel(text, language) for language in (*WORDS, "xx", None))
+
+
+def test_a_sound_in_one_language_is_a_word_in_another() -> None:
+    assert is_backchannel("Um...", "en") and is_backchannel("er", "en")
+    for language in ("pt", "de", "nl", "xx"):
+        assert not is_backchannel("Um.", language) and not is_backchannel("Er.", language)
 
 
 @pytest.mark.parametrize("language", [None, "en", "ja", "zh"])

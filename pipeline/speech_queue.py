@@ -21,8 +21,18 @@ AUDIBLE = 100
 CHARS_PER_S = 15.0
 """How fast speech goes until this voice's own rate is known; for clauses that are still being made."""
 
-_CUT_WORD = re.compile(r"[^\s\u0e00-\u0eff\u3000-\u30ff\u3400-\u9fff\uff00-\uff65]+$")
-"""A word up to the end of the text: not of Thai, Lao, Chinese or Japanese."""
+_UNSPACED = (
+    "\u0e00-\u109f"  # Thai, Lao, Tibetan, Burmese
+    "\u1780-\u17ff\u1950-\u19ff"  # Khmer, Tai Le, New Tai Lue
+    "\u1a20-\u1aaf\u1b00-\u1b7f"  # Tai Tham, Balinese
+    "\u3000-\u312f\u3190-\ua4cf"  # Japanese, Chinese, Yi
+    "\ua980-\ua9ff\uaa60-\uaadf"  # Javanese, more of Burmese, Tai Viet
+    "\uf900-\ufaff\uff00-\uff9f"  # compatibility, full and half width
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"  # more of Japanese and Chinese
+)
+"""Blocks of the scripts that put no spaces between words."""
+_CUT_WORD = re.compile(rf"[^\s{_UNSPACED}]+$")
+"""A word up to the end of the text, of a script that has spaces."""
 
 
 class _Clause:

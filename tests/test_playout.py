@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 
-from pipeline.audio import AudioFormat, AudioFrame
+from pipeline.audio import AudioFormat, AudioFrame, silence
 from pipeline.gain import FADE_MS
 from pipeline.playout import Playout, PlayoutListener
+from pipeline.speech_queue import SpeechQueue
 from pipeline.writer import Writer
 
 from .virtual_time import VirtualTimeLoop, run
@@ -277,6 +278,28 @@ def test_what_was_heard_of_a_script_without_spaces_is_counted_in_characters() ->
         assert writer.heard() == "今天天气"
 
     _play(act, 1.3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ยินดีที่ได้รู้จักคุณนะครับ",
+        "ຍິນດີທີ່ໄດ້ຮູ້ຈັກເຈົ້າ",
+        "ယနေ့ရာသီဥတုအလွန်ကောင်းသည်",
+        "ថ្ងៃនេះអាកាសធាតុល្អណាស់",
+        "བཀྲ་ཤིས་བདེ་ལེགས།",
+        "ｷｮｳﾊﾄﾃﾓﾖｲﾃﾝｷﾃﾞｽﾈ",
+        "𠮷野家で𩸽定食を食べます",
+    ],
+    ids=["Thai", "Lao", "Burmese", "Khmer", "Tibetan", "half-width kana", "rare Chinese"],
+)
+def test_half_of_a_clause_without_spaces_is_half_of_its_characters(text: str) -> None:
+    queue = SpeechQueue(RATE)
+    queue.begin(text, 0)
+    queue.append(_loud(1000))
+    queue.end()
+    queue.take(silence(RATE // 2))
+    assert queue.heard(0) == text[: len(text) // 2]
 
 
 def test_an_unfinished_clause_is_estimated_by_the_speaking_rate() -> None:

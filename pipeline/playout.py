@@ -103,8 +103,10 @@ class Playout:
         pts = self.clock.tick(now_s, speech=speech)
         pcm = silence(self.format.frame_samples)
         silent = not speech and not len(self._fade)
-        if speech and writer is not None:
+        if writer is not None and speech:
             self._play(writer, pcm)
+        elif writer is not None:
+            writer.fall_silent(len(pcm))
         self._mix_fade(pcm)
         frame = AudioFrame(pcm, self.format.rate_hz, pts, silent)
         self.listener.left(frame)

@@ -64,6 +64,8 @@ class SpeechQueue:
         self._lead: Pcm | None = None
         self._longest_lead_samples = 0
         self._owed_samples = 0
+        self._run_samples = 0  # of sound, the last to have left without a gap,
+        self._gap_samples = 0  # and of the silence before it
 
     # --- in
 
@@ -181,19 +183,34 @@ class SpeechQueue:
             clause.played_samples += len(part)
             if len(part) < len(pcm):
                 self._pieces.appendleft((clause, pcm[len(part) :]))
+        self._run_samples += filled
         return filled, begun
+
+    def fall_silent(self, samples: int) -> None:
+        """So much silence leaves in its place; what was in flight meanwhile reaches the listener."""
+        if self._run_samples:
+            self._run_samples = self._gap_samples = 0
+        self._gap_samples += samples
 
     # --- what was heard
 
     def heard(self, in_flight_samples: int) -> str:
-        """Return the words that have reached the listener: whole clauses, and whole words of the one cut off."""
-        left = in_flight_samples
+        """Return the words that have reached the listener: whole clauses, and whole words of the one cut off.
+
+        ``in_flight_samples`` is how much of what left last, silence and all, has not.
+        """
+        left = self._sound_in(in_flight_samples)
         heard: list[str] = []
         for clause in reversed(self._clauses):
             late = min(left, clause.played_samples)
             left -= late
             heard.append(self._heard_of(clause, clause.played_samples - late))
         return " ".join(text for text in reversed(heard) if text)
+
+    def _sound_in(self, in_flight_samples: int) -> int:
+        """Return how much of what is in flight is sound."""
+        run = min(in_flight_samples, self._run_samples)
+        return run + max(0, in_flight_samples - run - self._gap_samples)
 
     def _heard_of(self, clause: _Clause, samples: int) -> str:
         total = self._total_samples(clause)

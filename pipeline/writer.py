@@ -145,6 +145,10 @@ class Writer:
         self._progress.set()
         return begun
 
+    def fall_silent(self, samples: int) -> None:
+        """A silent frame left instead."""
+        self._queue.fall_silent(samples)
+
     def heard(self) -> str:
         """Return the words that have reached the listener: whole clauses, and whole words of the one cut off."""
         in_flight_s = 0.0 if self.drained else self._output.in_flight_ms / 1000

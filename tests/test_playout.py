@@ -270,6 +270,35 @@ def test_heard_words_leave_out_what_is_in_flight_and_whole_words_only() -> None:
     assert heard == ["alpha", "alpha beta.", "alpha beta. gamma", "alpha beta. gamma delta epsilon"]
 
 
+def test_what_was_in_flight_reaches_the_ear_while_the_voice_is_held() -> None:
+    letters = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
+    words: list[int] = []
+
+    async def main() -> None:
+        playout = Playout(AudioFormat(RATE))
+        playout.in_flight_ms = 300
+        writer = playout.open(1)
+        await _say(writer, letters, 100 * len(letters))
+
+        async def after(frames: int) -> None:
+            for _ in range(frames):
+                await playout.next_frame()
+            words.append(len(writer.heard().split()))
+
+        await after(100)
+        writer.hold()
+        await after(0)
+        await after(10)
+        await after(50)
+        writer.release()
+        await after(7)
+        await after(8)
+        await after(50)
+
+    run(main())
+    assert words == [9, 9, 10, 10, 10, 10, 15], "five a second, 300 ms later"
+
+
 def test_what_was_heard_of_a_script_without_spaces_is_counted_in_characters() -> None:
     async def act(playout: Playout) -> None:
         writer = playout.open(1)

@@ -31,8 +31,9 @@ from .writer import Writer
 
 log = logging.getLogger(__name__)
 
-QUESTION_MARKS = ("?", "？", "؟")
-CLOSING = " \"'”’»)」』"
+QUESTION_MARKS = "?？؟"
+QUESTION_MS = 1000
+"""A question is open for so much of what the agent goes on to say: people answer after it, not at its last sample."""
 
 
 class Answering:
@@ -58,7 +59,9 @@ class Answering:
         self._patience = patience
         self._emit = emit
         self._number = 0
-        self._clause = ""
+        self.asked = False
+        """Words said over the agent are an answer, however short: when they were begun it had just asked, or had not
+        been heard at all. Stands until they are forgotten."""
         self._reply: Reply | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         playout.listener = PlayoutListener(self._audio_started, self._clause_started, self._drained, self.echo.left)
@@ -72,11 +75,9 @@ class Answering:
         """The caller has begun to speak: let engines elsewhere connect until there is something to ask."""
         for engine in (self._engines.llm, self._engines.tts):
             prepare(engine)
-
-    @property
-    def asking(self) -> bool:
-        """Whether what is being said is a question, to which a short answer is one."""
-        return self._clause.rstrip(CLOSING).endswith(QUESTION_MARKS)
+        if self._reply is not None and self._reply.released:
+            lately = self._reply.writer.heard_lately(QUESTION_MS)
+            self.asked |= not lately or any(mark in lately for mark in QUESTION_MARKS)
 
     def carry_out(self, action: act.ReplyAction) -> None:
         """Do what turn taking asks of the agent."""
@@ -128,6 +129,10 @@ class Answering:
         if self._reply is not None:
             self._reply.writer.hold()
 
+    def forget_caller(self) -> None:
+        """What the caller said over the agent was nothing."""
+        self.asked = False
+
     def resume(self) -> None:
         """Go on where it was held."""
         if self._reply is not None and self._reply.released:
@@ -158,7 +163,7 @@ class Answering:
 
     def _start(self, user: str, think: Callable[[], AsyncIterator[str]]) -> Reply:
         self._number += 1
-        self._clause = ""
+        self.asked = False
         writer = self.playout.open(self._number, rate_hz=self._engines.tts.rate_hz, held=True)
         reply = self._reply = Reply(user, writer, self._emit)
         reply.task = asyncio.create_task(self._run(reply, think), name=f"reply {reply.number}")
@@ -207,7 +212,6 @@ class Answering:
 
     def _clause_started(self, writer: Writer, text: str) -> None:
         if self._spoken_by(writer) is not None:
-            self._clause = text
             self._emit(ReplyClauseStarted(writer.reply, text))
 
     def _drained(self, writer: Writer) -> None:

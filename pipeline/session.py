@@ -222,8 +222,7 @@ class Session:
         if (final or settled) and (self._known is None or self._known[0] != text):
             self._known = text, asyncio.get_running_loop().time()
         self._caption(text)
-        spoken = self._listening.language or self.agent.language
-        backchannel = is_backchannel(text, spoken) and not self.answering.asking
+        backchannel = not self.answering.asked and is_backchannel(text, self._listening.language or self.agent.language)
         self._act(self._turn_taking.words(text, final=final, settled=settled, backchannel=backchannel))
 
     def _caption(self, text: str) -> None:
@@ -247,6 +246,7 @@ class Session:
                 self._listening.carry_out(action)
             case act.DropUtterance():
                 self._listening.forget()
+                self.answering.forget_caller()
                 self._caption("")
                 self._known = None
             case act.CutSpeech():

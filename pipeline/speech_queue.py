@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,13 +200,29 @@ class SpeechQueue:
 
         ``in_flight_samples`` is how much of what left last, silence and all, has not.
         """
-        left = self._sound_in(in_flight_samples)
+        heard = [self._heard_of(clause, samples) for clause, samples in self._reached(in_flight_samples)]
+        return " ".join(text for text in reversed(heard) if text)
+
+    def heard_lately(self, samples: int, in_flight_samples: int) -> str:
+        """Return what the listener heard, or is in the middle of hearing, in the last so many samples of sound: from
+        the first word of that to the end of the clause that goes on. Empty if nothing has reached them yet.
+        """
+        left = samples
         heard: list[str] = []
+        for clause, reached in self._reached(in_flight_samples):
+            lately = min(left, reached)
+            left -= lately
+            if lately:
+                heard.append(self._rest_of(clause, reached - lately))
+        return " ".join(reversed(heard))
+
+    def _reached(self, in_flight_samples: int) -> Iterator[tuple[_Clause, int]]:
+        """Yield the clauses, the last one first, and how much of each has reached the listener."""
+        left = self._sound_in(in_flight_samples)
         for clause in reversed(self._clauses):
             late = min(left, clause.played_samples)
             left -= late
-            heard.append(self._heard_of(clause, clause.played_samples - late))
-        return " ".join(text for text in reversed(heard) if text)
+            yield clause, clause.played_samples - late
 
     def _sound_in(self, in_flight_samples: int) -> int:
         """Return how much of what is in flight is sound."""
@@ -218,6 +235,11 @@ class SpeechQueue:
             return clause.text
         chars = int(len(clause.text) * samples / total)
         return clause.text[:chars] if clause.text[chars : chars + 1].isspace() else _whole_words(clause.text[:chars])
+
+    def _rest_of(self, clause: _Clause, samples: int) -> str:
+        """Return its text from the word at this sample on; the pause behind it counts to its last word."""
+        chars = min(int(len(clause.text) * samples / self._total_samples(clause)), len(clause.text) - 1)
+        return clause.text[len(_whole_words(clause.text[:chars])) :].lstrip()
 
     def _total_samples(self, clause: _Clause) -> int:
         if clause.complete:

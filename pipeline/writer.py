@@ -151,5 +151,14 @@ class Writer:
 
     def heard(self) -> str:
         """Return the words that have reached the listener: whole clauses, and whole words of the one cut off."""
-        in_flight_s = 0.0 if self.drained else self._output.in_flight_ms / 1000
-        return self._queue.heard(int(in_flight_s * self._output.format.rate_hz))
+        return self._queue.heard(0 if self.drained else self._samples(self._output.in_flight_ms))
+
+    def heard_lately(self, ms: float) -> str:
+        """Return the words that reached the listener, or are doing so, in the last so many ms of sound; cf. ``heard``.
+
+        The clause that goes on is there to its end. Empty if they have heard nothing yet.
+        """
+        return self._queue.heard_lately(self._samples(ms), self._samples(self._output.in_flight_ms))
+
+    def _samples(self, ms: float) -> int:
+        return int(self._output.format.rate_hz * ms / 1000)

@@ -10,6 +10,7 @@ from pipeline.agents import Agent
 from pipeline.backchannel import WORDS, is_backchannel
 from pipeline.events import (
     EngineFailed,
+    ReplyClauseStarted,
     ReplyFinished,
     ReplyInterrupted,
     TranscriptUpdated,
@@ -127,6 +128,76 @@ def test_a_short_answer_to_a_question_is_one() -> None:
     stt = FakeStt(("tell me", "Yes."))
     played = play("#" * 30 + "." * 60 + "#" * 10 + "." * 300, engines(stt, llm), settings=SETTINGS)
     assert [turn.text for turn in played.all(TurnEnded)] == ["tell me", "Yes."]
+
+
+GREETING = "Would you like the red one? It costs ten euros more than the blue one does, I am afraid."
+NEXT_CLAUSE_MS = 1500
+
+
+def answered(script: str, delay_s: float = 0.0, greeting: str = GREETING) -> list[str]:
+    """Say "yes" over a greeting; return the turns."""
+    played = play(script + "." * 400, engines(FakeStt(("yes",), delay_s)), agent=Agent("a", "A", greeting=greeting))
+    return [turn.text for turn in played.all(TurnEnded)]
+
+
+@pytest.mark.parametrize("after_ms", [-600, -100, 0, 100, 400, 700])
+def test_a_question_is_answered_while_the_agent_already_goes_on(after_ms: int) -> None:
+    script = "." * ((NEXT_CLAUSE_MS + after_ms) // FRAME_MS) + "#" * 20
+    assert answered(script) == ["yes"]
+    assert answered(script, greeting=GREETING.replace("?", ".")) == [], "of a statement it is a sign of attention"
+
+
+def test_a_question_is_not_open_for_long() -> None:
+    assert answered("." * ((NEXT_CLAUSE_MS + 1_200) // FRAME_MS) + "#" * 20) == []
+
+
+@pytest.mark.parametrize("delay_s", [0.2, 0.9, 1.5, 2.5])
+def test_an_answer_is_one_by_when_it_was_begun_not_by_when_its_words_came(delay_s: float) -> None:
+    assert answered("." * 60 + "#" * 15, delay_s) == ["yes"]
+
+
+def test_an_answer_stays_one_though_the_agent_went_on_and_the_caller_made_another_sound() -> None:
+    script = "." * 60 + "#" * 15 + "." * 160 + "#" * 15
+    assert answered(script, delay_s=4.0, greeting=f"{GREETING} {ANSWER} {ANSWER}") == ["yes yes"]
+
+
+def test_a_question_that_is_asked_while_words_of_before_are_still_awaited_is_one() -> None:
+    greeting = f"{ANSWER} {GREETING} {ANSWER}"
+    script = "." * 25 + "#" * 10 + "." * 220 + "#" * 15
+    assert answered(script, delay_s=5.0, greeting=greeting) == ["yes yes"]
+    assert answered(script, delay_s=5.0, greeting=greeting.replace("?", ".")) == []
+
+
+def test_a_cough_in_the_pause_in_which_the_answer_is_prepared_asks_nothing() -> None:
+    stt = FakeStt(("tell me", "", "mm-hm"))
+    played = play("#" * 30 + "." * 8 + "#" * 5 + "." * 60 + "#" * 10 + "." * 400, engines(stt), settings=SETTINGS)
+    assert played.all(ReplyInterrupted) == [] and [turn.text for turn in played.all(TurnEnded)] == ["tell me"]
+    assert stt.calls == 3 and played.session is not None and played.session.revoked_replies == 0
+
+
+def test_a_question_about_which_the_caller_only_coughed_is_not_asked_for_ever() -> None:
+    stt = FakeStt(("", "yes"))
+    script = "." * 60 + "#" * 15 + "." * 150 + "#" * 15 + "." * 400
+    assert play(script, engines(stt), agent=Agent("a", "A", greeting=GREETING)).all(TurnEnded) == []
+    assert stt.calls == 2
+
+
+def test_a_short_question_that_is_spoken_in_one_breath_with_what_follows_is_one_while_it_lasts() -> None:
+    greeting = "Right then. Shall I book it? It costs ten euros more than the blue one does, as you know."
+    played = play("." * 400, agent=Agent("a", "A", greeting=greeting))
+    [right, question] = [event.text for event in played.all(ReplyClauseStarted)]
+    assert (right, question[:16]) == ("Right then.", "Shall I book it?") and question.endswith("know.")
+    turns = [answered("." * (ms // FRAME_MS) + "#" * 20, greeting=greeting) for ms in (600, 1300, 1900, 3500)]
+    assert turns == [["yes"], ["yes"], ["yes"], []]
+
+
+@pytest.mark.parametrize("text", ["yes", "Okay.", "mm-hm"])
+def test_nobody_shows_attention_to_an_agent_that_is_not_to_be_heard_yet(text: str) -> None:
+    stt, llm = FakeStt(("hmm", text)), FakeLlm("All right then.", ttft_s=1.0)
+    script = "." * 150 + "#" * 15 + "." * 30 + "#" * 20 + "." * 400
+    played = play(script, engines(stt, llm), agent=Agent("a", "A", greeting="Shall I book it?"))
+    assert [message.text for message in played.history] == ["Shall I book it?", f"hmm {text}", "All right then."]
+    assert [cut.heard for cut in played.all(ReplyInterrupted)] == [""]
 
 
 def test_the_agent_goes_on_where_words_take_too_long_and_is_stopped_by_them_when_they_come() -> None:

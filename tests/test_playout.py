@@ -299,6 +299,24 @@ def test_what_was_in_flight_reaches_the_ear_while_the_voice_is_held() -> None:
     assert words == [9, 9, 10, 10, 10, 10, 15], "five a second, 300 ms later"
 
 
+def test_what_was_heard_lately_begins_with_a_word_and_ends_with_its_clause() -> None:
+    heard: list[str] = []
+
+    async def act(playout: Playout) -> None:
+        playout.in_flight_ms = 200
+        writer = playout.open(1)
+        for clause in ("Is it so?", "Then let us see."):
+            writer.begin(clause)
+            await writer.write(np.concatenate([_loud(900), _loud(300, 0)]))
+            writer.end()
+        for ms in (110, 200, 700, 600, 600):
+            await asyncio.sleep(ms / 1000)
+            heard.append(writer.heard_lately(500))
+
+    _play(act, 3.0)
+    assert heard == ["", "Is it so?", "it so?", "so? Then let us see.", "let us see."]
+
+
 def test_what_was_heard_of_a_script_without_spaces_is_counted_in_characters() -> None:
     async def act(playout: Playout) -> None:
         writer = playout.open(1)

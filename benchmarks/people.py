@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline.audio import SAMPLES_PER_MS, SPEECH_RATE_HZ, Pcm
 
-from .turn_set import JUDGED_MS, LONGEST_MS, RECORDINGS, SEED, SHORTEST_MS, Item, plain, read
+from .turn_set import JUDGED_MS, RECORDINGS, SEED, Item, pause_ms, plain, read
 
 TEXTS = dict(line.split("\t") for line in (Path(__file__).parent / "people.txt").read_text().splitlines())
 """File name to what is said in it, with marks."""
@@ -141,11 +141,6 @@ def readings(places: Sequence[Item], dice: random.Random) -> list[Item]:
 
 def _lasting(place: Item, share: float) -> Item:
     return place if place.pause_ms is None else replace(place, pause_ms=pause_ms(share))
-
-
-def pause_ms(share: float) -> float:
-    """Return a length of a pause: the shortest for 0, the longest for 1, and by equal factors between."""
-    return SHORTEST_MS * float((LONGEST_MS / SHORTEST_MS) ** share)
 
 
 def recording(name: str) -> Recording:

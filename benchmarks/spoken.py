@@ -16,8 +16,8 @@ from pipeline.audio import SAMPLES_PER_MS, AudioFrame, Pcm, silence
 from pipeline.engines import VoiceActivityDetector
 from pipeline.events import Transcript
 
-from .people import FRAME_MS, FRAME_SAMPLES, Recording, pause_ms
-from .turn_set import JUDGED_MS, TURNS, Item, hiss
+from .people import FRAME_MS, FRAME_SAMPLES, Recording
+from .turn_set import JUDGED_MS, TURNS, Item, hiss, pause_ms
 
 PAUSE_MS = 2800
 """Between turns: long enough for the longest wait and all of the answer."""

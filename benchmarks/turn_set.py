@@ -62,11 +62,16 @@ def _spoken(turn: str, voice: str, dice: random.Random) -> Iterator[Item]:
     for part in parts:
         is_last = part is parts[-1]
         text = part if part[-1] in ".,?" else part + dice.choice(",.")
-        pause_ms = float(np.exp(dice.uniform(np.log(SHORTEST_MS), np.log(LONGEST_MS))))
+        lasts_ms = pause_ms(dice.random())
         words = f"{words} {part}".strip()
         sound = np.concatenate([sound, say(text, voice, speed)])
-        yield Item(turn, _with_silence(sound), words, None if is_last else pause_ms)
-        sound = np.concatenate([sound, silence(round(pause_ms * SAMPLES_PER_MS))])
+        yield Item(turn, _with_silence(sound), words, None if is_last else lasts_ms)
+        sound = np.concatenate([sound, silence(round(lasts_ms * SAMPLES_PER_MS))])
+
+
+def pause_ms(share: float) -> float:
+    """Return a length of a pause: the shortest for 0, the longest for 1, and by equal factors between."""
+    return SHORTEST_MS * float((LONGEST_MS / SHORTEST_MS) ** share)
 
 
 def say(text: str, voice: str, speed: float) -> Pcm:

@@ -72,7 +72,7 @@ class Answering:
         return self._reply is None
 
     def expect(self) -> None:
-        """The caller has begun to speak: let engines elsewhere connect until there is something to ask."""
+        """The caller begins to speak: let engines connect until there is something to ask, and note what was asked."""
         for engine in (self._engines.llm, self._engines.tts):
             prepare(engine)
         if self._reply is not None and self._reply.released:

@@ -32,9 +32,8 @@ class BargeIn:
 
     def begin(self, at_samples: int) -> list[act.Action]:
         """It is speech, from this sample on."""
-        is_first = self._held_samples is None and not self._waited
         self.contested, self._ducked = True, False
-        if not is_first:
+        if self._held_samples is not None or self._waited:
             return []
         self._held_samples = at_samples
         return [act.HoldReply()]

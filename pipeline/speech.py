@@ -173,11 +173,11 @@ SILENT, QUIET, ABOVE = 1 / 50, 1 / 10, 1.5
 
 def trailing_silence(spoken: Pcm, quiet: Pcm, most_samples: int) -> int:
     """Return how many samples at the end of ``spoken`` are as silent as ``quiet``, which follows, in whole blocks."""
-    loudest = max(_levels(spoken), default=0.0)
-    noise = max(_levels(quiet), default=0.0)
+    levels = _levels(spoken)
+    loudest, noise = max(levels, default=0.0), max(_levels(quiet), default=0.0)
     threshold = max(SILENT * loudest, ABOVE * noise if noise < QUIET * loudest else 0.0)
     silent = 0
-    for level in reversed(_levels(spoken[-most_samples:])):
+    for level in reversed(levels[max(0, len(levels) - most_samples // BLOCK_SAMPLES) :]):
         if level > threshold:
             break
         silent += BLOCK_SAMPLES

@@ -137,6 +137,9 @@ def _noise(ms: int, level: float) -> Pcm:
 )
 def test_silence_that_was_taken_for_speech_is_told_by_its_level(spoken: list[Pcm], quiet: Pcm, silent_ms: int) -> None:
     assert trailing_silence(np.concatenate(spoken), quiet, 96 * SAMPLES_PER_MS) == silent_ms * SAMPLES_PER_MS
+    for most_ms in (0, 3, 8):
+        most = trailing_silence(np.concatenate(spoken), quiet, most_ms * SAMPLES_PER_MS)
+        assert most == min(silent_ms, most_ms // 4 * 4) * SAMPLES_PER_MS
 
 
 def test_a_pause_is_as_long_as_the_silence_also_by_a_detector_that_lingers() -> None:

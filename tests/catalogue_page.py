@@ -8,6 +8,7 @@ import urllib.request
 import wave
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -17,9 +18,14 @@ from numpy.typing import NDArray
 
 from pipeline.audio import SPEECH_RATE_HZ, VOICE_RATE_HZ, Pcm
 from pipeline.resample import Resampler
+from pipeline.tts import xtts
 from tests.browser import Server, Tab, browsing
 
 STAND_INS = {"VOCAL_STT": "scripted", "VOCAL_LLM": "echo", "VOCAL_TTS": "espeak"}
+
+XTTS_IS_INSTALLED = all(find_spec(package) is not None for package in xtts.PACKAGES)
+XTTS_LACKS = "vocal-node models fetch xtts" if XTTS_IS_INSTALLED else xtts.INSTALL.removeprefix("pip ")
+"""What the page says of it: its model, or, where the engines that run models are not installed, how they would be."""
 
 Asked = list[tuple[str, str]]
 """Requests: method and path."""

@@ -11,6 +11,7 @@ from tests.browser import WAIT_MS, Server, Tab, serving
 from tests.canary import KEY
 from tests.catalogue_page import (
     STAND_INS,
+    XTTS_LACKS,
     ask,
     begin_anew,
     button,
@@ -253,7 +254,7 @@ def test_engines_that_lack_something_say_what_and_stand_ins_come_behind(server: 
         assert by_name == {n for n, engine in expected.items() if engine["usable"] and engine["by_name_only"]}
     tab.page.click("summary:has-text('What the others lack')")
     lacking = tab.page.inner_text("#agent-form .pairs")
-    assert "GROQ_API_KEY" in lacking and "vocal-node models fetch xtts" in lacking
+    assert "GROQ_API_KEY" in lacking and XTTS_LACKS in lacking
     tab.check_clean()
 
 

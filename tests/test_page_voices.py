@@ -17,6 +17,7 @@ from tests.browser import WAIT_MS, Server, Tab, recording, serving
 from tests.canary import KEY
 from tests.catalogue_page import (
     STAND_INS,
+    XTTS_LACKS,
     ask,
     begin_anew,
     button,
@@ -276,7 +277,7 @@ def test_an_engine_that_cannot_clone_is_named_with_those_that_would(server: Serv
     words = tab.page.inner_text("#voice-trial")
     assert f"{explanation} Anna is kept all the same" in words
     assert "elevenlabs would, but lacks ELEVENLABS_API_KEY." in words
-    assert re.search(r"xtts would, but lacks .*vocal-node models fetch xtts", words)
+    assert re.search(rf"xtts would, but lacks .*{re.escape(XTTS_LACKS)}", words)
     assert button(tab, "Say it").count() == 0
     tab.check_clean()
 
